@@ -1,0 +1,277 @@
+"""The bundle: an exported model as an immutable directory, the only contract between trainer and service.
+
+    manifest.json              everything about the model, and the sha256 of every other file
+    model.onnx                 the network, dynamic batch and size
+    model.safetensors          the same weights for torch
+    calibration.safetensors    arrays per profile: `<profile>/scores`, the sorted raw training scores
+    audit.csv                  training images ranked by how much they look like contaminants
+    report.html                the training run for a person
+
+The bundle's own identity is the sha256 of `manifest.json`.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from models.anomaly import ScoreCalibration
+from models.preprocess import Preprocess
+from models.process import DiffusionProcess
+
+SCHEMA_VERSION = 1
+FILES = ("model.onnx", "model.safetensors", "calibration.safetensors", "audit.csv", "report.html")
+Timestep = Annotated[float, Field(gt=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class BundleError(ValueError):
+    """The directory is not a bundle that may be loaded; the message says why."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MapRecipe(_Model):
+    """How residuals become an anomaly map and a score (see `models.anomaly`)."""
+
+    sigma_px: float = Field(default=2.0, ge=0, description="Gaussian smoothing in network-input pixels")
+    image_median: bool = Field(default=True, description="divide the map by the image's own median")
+    top_fraction: float = Field(default=0.003, gt=0, le=1, description="share of pixels in the score")
+
+
+class ChainProfile(_Model):
+    """Partial-noise reconstruction by a chain of denoising steps."""
+
+    kind: Literal["chain"] = "chain"
+    t_noise: Timestep
+    t_start: Timestep
+    n_steps: int = Field(ge=1, le=10_000)
+    sampler: Literal["ddpm", "ddim"] = "ddpm"
+    map: MapRecipe = MapRecipe()
+
+    @property
+    def network_calls(self) -> int:
+        """Network evaluations per image."""
+        return self.n_steps
+
+    @property
+    def largest_timestep(self) -> float:
+        return max(self.t_noise, self.t_start)
+
+    @property
+    def levels(self) -> int:
+        """Residual maps per image."""
+        return 1
+
+
+class OneStepProfile(_Model):
+    """One-step clean estimates at several noise levels in one batched call."""
+
+    kind: Literal["one_step"] = "one_step"
+    timesteps: tuple[Timestep, ...] = Field(min_length=1)
+    draws: int = Field(default=1, ge=1, le=64)
+    map: MapRecipe = MapRecipe()
+
+    @property
+    def network_calls(self) -> int:
+        """Network evaluations per image."""
+        return self.draws * len(self.timesteps)
+
+    @property
+    def largest_timestep(self) -> float:
+        return max(self.timesteps)
+
+    @property
+    def levels(self) -> int:
+        """Residual maps per image."""
+        return len(self.timesteps)
+
+
+Profile = Annotated[ChainProfile | OneStepProfile, Field(discriminator="kind")]
+
+
+class Thresholds(_Model):
+    """Suggested limits on the calibrated score: PASS < review <= REVIEW < reject <= REJECT."""
+
+    review: float
+    reject: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Thresholds":
+        if not self.review <= self.reject:
+            raise ValueError(f"review threshold {self.review} is above reject threshold {self.reject}")
+        return self
+
+
+class ProfileCalibration(_Model):
+    """What the training images taught about one profile's residuals and scores."""
+
+    residual_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        description="typical residual per noise level, length = the profile's levels"
+    )
+    score_location: float = Field(description="median of log raw scores")
+    score_scale: float = Field(gt=0, description="robust sigma of log raw scores")
+    suggested: Thresholds
+    map_max: float = Field(gt=0, description="top of the fixed colour scale of the map")
+    images: int = Field(ge=1, description="training images the profile was calibrated on")
+
+    @property
+    def score(self) -> ScoreCalibration:
+        return ScoreCalibration(self.score_location, self.score_scale)
+
+
+class TrainingData(_Model):
+    snapshot: Sha256 = Field(description="sha256 over the sorted content hashes of the training images")
+    images: int = Field(ge=1)
+    estimated_contamination: float = Field(ge=0, le=1)
+
+
+class Manifest(_Model):
+    """`manifest.json`: all that a service must know to inspect with this model."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")
+    created_at: str
+    files: dict[str, Sha256]
+    recipe: dict[str, Any]
+    network: dict[str, Any]
+    preprocess: Preprocess
+    process: dict[str, float]
+    profiles: dict[str, Profile]
+    default_profile: dict[Literal["cpu", "gpu"], str]
+    calibration: dict[str, ProfileCalibration]
+    metrics: dict[str, Any]
+    training_data: TrainingData
+    libraries: dict[str, str]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Manifest":
+        if set(self.files) != set(FILES):
+            raise ValueError(f"files must be exactly {sorted(FILES)}")
+        if set(self.calibration) != set(self.profiles):
+            raise ValueError("every profile needs its calibration, and nothing else may have one")
+        for name, profile in self.profiles.items():
+            if len(self.calibration[name].residual_scales) != profile.levels:
+                raise ValueError(f"profile {name}: {profile.levels} residual scales expected")
+            if profile.largest_timestep > self.diffusion.steps:
+                raise ValueError(f"profile {name} goes beyond the process's {self.diffusion.steps} steps")
+        for device in ("cpu", "gpu"):
+            if self.default_profile.get(device) not in self.profiles:
+                raise ValueError(f"default profile for {device} is missing or unknown")
+        return self
+
+    @property
+    def diffusion(self) -> DiffusionProcess:
+        return DiffusionProcess(
+            steps=int(self.process["steps"]),
+            beta_start=self.process["beta_start"],
+            beta_end=self.process["beta_end"],
+        )
+
+
+class Bundle:
+    """A verified bundle on disk. `hash` identifies it: the sha256 of its manifest."""
+
+    def __init__(self, path: Path, manifest: Manifest, manifest_hash: str) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.hash = manifest_hash
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def training_scores(self, profile: str) -> NDArray[np.float64]:
+        """Sorted raw scores of the training images under a profile, `[N]`."""
+        return load_file(self.file("calibration.safetensors"))[f"{profile}/scores"].astype(np.float64)
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Open a bundle and verify it before anything in it is used.
+
+    Refused with BundleError: a missing or extra file, a link, a wrong hash, a manifest of another
+    schema or with unknown fields, unreadable calibration. Nothing in a bundle is ever unpickled.
+    """
+    if not path.is_dir():
+        raise BundleError(
+            f"{path} is not a directory; a bundle is the folder that `inlier-trainer fit` wrote"
+        )
+    present = {entry.name for entry in path.iterdir()}
+    expected = {"manifest.json", *FILES}
+    if present != expected:
+        missing, extra = sorted(expected - present), sorted(present - expected)
+        raise BundleError(
+            f"{path} is not a bundle: missing {missing or 'nothing'}, unexpected {extra or 'nothing'}"
+        )
+    for name in expected:
+        entry = path / name
+        if entry.is_symlink() or not entry.is_file():
+            raise BundleError(f"{name} in {path} is not a plain file")
+    text = (path / "manifest.json").read_bytes()
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise BundleError(f"{path}/manifest.json is not valid: {error}") from None
+    for name, expected_hash in manifest.files.items():
+        if sha256_file(path / name) != expected_hash:
+            raise BundleError(f"{name} in {path} does not match its sha256 in the manifest")
+    bundle = Bundle(path, manifest, hashlib.sha256(text).hexdigest())
+    try:
+        for profile in manifest.profiles:
+            bundle.training_scores(profile)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise BundleError(f"calibration.safetensors in {path} cannot be used: {error!r}") from None
+    return bundle
+
+
+def write_bundle(target: Path, fill: Callable[[Path], Manifest]) -> Bundle:
+    """Publish a bundle by atomic rename: `fill` writes the files into a folder and returns the manifest.
+
+    The manifest's `files` are replaced by the hashes of what was written. An existing target is never
+    touched: FileExistsError. If anything fails, nothing appears at `target`.
+    """
+    if target.exists():
+        raise FileExistsError(f"{target} exists and a bundle is never changed; choose another place")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        manifest = fill(work)
+        hashes = {name: sha256_file(work / name) for name in FILES}
+        manifest = Manifest.model_validate({**manifest.model_dump(), "files": hashes})
+        (work / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        load_bundle(work)
+        for file in work.iterdir():
+            file.chmod(0o644)
+            _fsync(file)
+        work.chmod(0o755)
+        _fsync(work)
+        work.rename(target)
+        _fsync(target.parent)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return load_bundle(target)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,71 @@
+"""Shared by all tests: a small real bundle, fitted once by the real trainer on generated images."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from trainer.fit import FitResult, fit
+from trainer.recipe import Recipe, parse_recipe
+
+torch.set_num_threads(1)  # tiny networks: threads would only wait for each other
+
+
+@contextmanager
+def silent(name: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A progress display that shows nothing."""
+    yield lambda done, note: None
+
+
+def part(index: int, side: int = 40) -> NDArray[np.uint8]:
+    """A gray part with a gradient, a ring and grain, slightly different for each index."""
+    rng = np.random.default_rng(index)
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    ring = np.exp(-(((np.hypot(x, y) - 0.3 - 0.01 * rng.standard_normal()) / 0.05) ** 2))
+    values = 110 + 40 * x + 60 * ring + rng.normal(0, 4, (side, side))
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def parts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training images as PNG."""
+    folder = tmp_path_factory.mktemp("parts")
+    for index in range(24):
+        cv2.imwrite(str(folder / f"part{index:02}.png"), part(index))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> Recipe:
+    """32 px, a few thousand parameters, chains of a few steps: seconds instead of minutes."""
+    profiles = {
+        "paper": {"kind": "chain", "t_noise": 100, "t_start": 100, "n_steps": 6},
+        "fast": {"kind": "one_step", "timesteps": [25, 100], "draws": 2},
+    }
+    return parse_recipe(
+        {
+            "name": "tiny",
+            "data": {"size": 32},
+            "network": {"widths": [16, 24], "blocks": 1, "patch": 2, "attention": True},
+            "training": {"steps": 12, "batch_size": 4, "checkpoint_every": 5, "precision": "fp32"},
+            "calibration": {"max_calls": 72, "min_images": 12},
+            "profiles": profiles,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_fit(tmp_path_factory: pytest.TempPathFactory, parts_folder: Path, tiny_recipe: Recipe) -> FitResult:
+    out = tmp_path_factory.mktemp("run")
+    return fit(parts_folder, tiny_recipe, out, "cpu", silent, name="tiny", version="1")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_fit: FitResult) -> Bundle:
+    return tiny_fit.bundle

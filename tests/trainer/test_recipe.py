@@ -1,0 +1,86 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.recipe import RecipeError, available_recipes, load_recipe, parse_override, parse_recipe
+
+
+@pytest.mark.parametrize("name", available_recipes())
+def test_every_shipped_recipe_resolves_with_the_promised_profiles(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert {"paper", "fast"} <= set(recipe.profiles)
+    assert parse_recipe(recipe.model_dump(mode="json")) == recipe
+
+
+def test_the_three_readings_of_100_and_250() -> None:
+    profiles = load_recipe("default").profiles
+    numbers = {n: (p.t_noise, p.t_start, p.n_steps) for n, p in profiles.items() if p.kind == "chain"}
+    assert numbers["paper"] == (100, 100, 250)
+    assert numbers["overdenoise"] == (100, 250, 250)
+    assert numbers["respaced"] == (400, 400, 100)
+    assert profiles["fast"].network_calls == 8
+
+
+def test_training_covers_the_largest_timestep_of_inference_and_no_more() -> None:
+    assert load_recipe("default").largest_timestep == 400
+
+
+def test_flags_override_the_file() -> None:
+    recipe = load_recipe("default", {"training.steps": 7, "training.penalty": "mse", "data.size": [64, 96]})
+    assert recipe.training.steps == 7
+    assert recipe.training.penalty.name == "mse"
+    assert recipe.data.height_width == (64, 96)
+    assert load_recipe("default", {"training.penalty.delta": 0.5}).training.penalty.model_extra == {
+        "delta": 0.5
+    }
+
+
+def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[training]\nsteps = 5\npenalty = "mse"\n')
+    recipe = load_recipe(str(path))
+    assert (recipe.name, recipe.training.steps, recipe.training.penalty.name) == ("mine", 5, "mse")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"training.penalty": "hubre"}, "penalty 'hubre' is unknown; choose one of huber, mse"),
+        ({"training.penalty.dleta": 1}, "dleta"),
+        ({"training.penalty.delta": -1}, "delta must be positive"),
+        ({"training.stpes": 1}, "training.stpes"),
+        ({"data.size": 100}, "divisible by the network's stride 16"),
+        ({"training.steps.x": 1}, "not a section"),
+        ({"process.steps": 200}, "go beyond process.steps"),
+        ({"profiles": {"fast": {"kind": "one_step", "timesteps": [50]}}}, r"\['paper'\] are missing"),
+        ({"calibration.reject_rate": 0.5}, "must not exceed"),
+    ],
+)
+def test_mistakes_are_named(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("default", overrides)
+
+
+def test_unknown_recipes_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"choose one of .*default"):
+        load_recipe("nope")
+    with pytest.raises(RecipeError, match="no recipe file"):
+        load_recipe("nope.toml")
+    (tmp_path / "x.toml").write_text("a = = 1")
+    with pytest.raises(RecipeError, match="not valid TOML"):
+        load_recipe(str(tmp_path / "x.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a.b=1", ("a.b", 1)), ("a=huber", ("a", "huber")), ("a=[1,2]", ("a", [1, 2])), ("a=x=y", ("a", "x=y"))],
+)
+def test_overrides_on_the_command_line(text: str, expected: tuple[str, Any]) -> None:
+    assert parse_override(text) == expected
+
+
+def test_override_without_a_value() -> None:
+    with pytest.raises(RecipeError, match="must look like"):
+        parse_override("training.steps")

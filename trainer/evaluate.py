@@ -1,0 +1,300 @@
+"""Measure a bundle on labelled images: detection, localisation, reconstruction error and time."""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.anomaly import Verdict, verdict
+from models.bundle import Bundle, ProfileCalibration
+from models.decode import decode
+from models.engine import Engine, open_engine
+from models.preprocess import Preprocess, to_float, to_pixels, to_uint8
+from trainer.metrics import (
+    DetectionMetrics,
+    SquaredError,
+    aupro,
+    detection_metrics,
+    pixel_metrics,
+    rank_pixels,
+    sorted_pixels,
+    squared_error,
+)
+from trainer.protocol import FPR_LIMIT, Settings, describe
+from trainer.results import EvaluationResult, GoodResult, ImageResult, ProfileResult, Timing, TypeResult
+from trainer.sheet import Case, SheetScale, choose_cases
+from trainer.testset import (
+    EvaluationError,
+    EvaluationSet,
+    LabelledImage,
+    Sources,
+    evenly,
+    find_entries,
+    load_entries,
+)
+
+Float = NDArray[np.float32]
+Stages = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
+"""Shows a long-running stage: called with its name and length, yields a function of (done, note)."""
+
+LATENCY_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What a profile said of every image, in the order of the images."""
+
+    scores: list[float]  # raw
+    maps: list[Float]  # [h, w] at the metric size
+    reconstructions: list[NDArray[np.uint8]]  # [H, W, C]
+    errors: list[SquaredError]
+    seconds: list[float]  # engine time per image
+
+
+@contextmanager
+def _quiet(name: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    yield lambda done, note: None
+
+
+def _show(advance: Callable[[int, str], None], done: int, total: int) -> None:
+    advance(done, "")
+
+
+def evaluate(
+    bundle: Bundle,
+    sources: Sources,
+    profiles: Sequence[str],
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    stages: Stages = _quiet,
+) -> EvaluationResult:
+    """Run profiles of a bundle over labelled images, decoded once, and measure each.
+
+    `profiles` are names or "all". Raises EvaluationError with what to change.
+    """
+    names = profile_names(bundle, profiles)
+    engine = _open(bundle, settings)
+    entries = find_entries(sources)
+    chosen = [entries[i] for i in evenly(len(entries), settings.limit)]
+    with stages("reading images", len(chosen)) as advance:
+        images = load_entries(chosen, bundle.manifest.preprocess, settings.metric_px, partial(_show, advance))
+    found = {}
+    for name in names:
+        with stages(f"profile {name}", len(images.images)) as advance:
+            found[name] = evaluate_profile(engine, images, name, settings.batch_size, partial(_show, advance))
+    return EvaluationResult(describe(bundle, sources, settings, images, len(entries)), found)
+
+
+def profile_names(bundle: Bundle, asked: Sequence[str]) -> list[str]:
+    """Resolve "all" and check names; EvaluationError lists what the bundle has."""
+    known = list(bundle.manifest.profiles)
+    if "all" in asked:
+        return known
+    unknown = [name for name in asked if name not in known]
+    if unknown or not asked:
+        raise EvaluationError(f"the bundle has no profile {unknown}; choose among {', '.join(known)}, or all")
+    return list(dict.fromkeys(asked))
+
+
+def _open(bundle: Bundle, settings: Settings) -> Engine:
+    if settings.batch_size < 1:
+        raise EvaluationError(f"the batch size must be at least 1, got {settings.batch_size}")
+    if settings.runtime == "onnx" and settings.device == "gpu":
+        import onnxruntime
+
+        # ONNX Runtime would fall back to the CPU in silence, and the times would be a lie
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise EvaluationError(
+                "ONNX Runtime has no CUDA here; use --runtime torch or install onnxruntime-gpu"
+            )
+    if settings.runtime == "torch" and settings.threads:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    return open_engine(bundle, settings.runtime, settings.device, settings.threads)
+
+
+def evaluate_profile(
+    engine: Engine,
+    images: EvaluationSet,
+    profile: str,
+    batch_size: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ProfileResult:
+    """Run one profile over the images and measure it overall and per defect type."""
+    manifest = engine.manifest
+    calibration = manifest.calibration[profile]
+    alone = _seconds_alone(engine, images.images[:LATENCY_IMAGES], profile)
+    outputs, batches = _run(engine, images.images, profile, batch_size, progress)
+    lines = _image_results(images.images, outputs, calibration)
+    good = [i for i, image in enumerate(images.images) if not image.defective]
+    good_pixels = sorted_pixels([outputs.maps[i] for i in good])
+
+    def measured(chosen: list[int]) -> TypeResult:
+        return _type_result(images, outputs, lines, chosen, good, good_pixels)
+
+    by_type = {k: [i for i, image in enumerate(images.images) if image.kind == k] for k in images.kinds}
+    spec = manifest.profiles[profile]
+    limits = calibration.suggested
+    return ProfileResult(
+        profile=profile,
+        spec=spec.model_dump(mode="json"),
+        thresholds={"review": limits.review, "reject": limits.reject},
+        timing=Timing(
+            spec.network_calls, min(batch_size, len(images.images)), statistics.median(batches), alone
+        ),
+        overall=measured([i for chosen in by_type.values() for i in chosen]),
+        types={kind: measured(chosen) for kind, chosen in by_type.items()},
+        good=_good_result(outputs, lines, good),
+        images=lines,
+        cases=_cases(images.images, outputs, lines),
+        scale=SheetScale(
+            calibration.map_max, calibration.score.raw(limits.review), calibration.score.raw(limits.reject)
+        ),
+    )
+
+
+def _seconds_alone(engine: Engine, images: Sequence[LabelledImage], profile: str) -> float:
+    """Median engine time of a batch of one, after one run to warm up."""
+    times = []
+    for image in [images[0], *images]:
+        began = time.perf_counter()
+        engine.run(to_float(image.pixels[None]), [image.seed], profile)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+def _run(
+    engine: Engine,
+    images: Sequence[LabelledImage],
+    profile: str,
+    batch_size: int,
+    progress: Callable[[int, int], None],
+) -> tuple[_Outputs, list[float]]:
+    """All images through the engine -> outputs, and seconds per image of every batch."""
+    outputs, batches = _Outputs([], [], [], [], []), []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        inputs = to_float(np.stack([image.pixels for image in batch]))
+        began = time.perf_counter()
+        results = engine.run(inputs, [image.seed for image in batch], profile)
+        batches.append((time.perf_counter() - began) / len(batch))
+        for image, x, result in zip(batch, inputs, results, strict=True):
+            if not (np.isfinite(result.score) and np.isfinite(result.map).all()):
+                raise EvaluationError(f"profile {profile} gave {image.name} a score that is not a number")
+            outputs.scores.append(result.score)
+            outputs.maps.append(fit_map(result.map, image.mask.shape))
+            outputs.reconstructions.append(to_pixels(result.reconstruction))
+            outputs.errors.append(squared_error(x, result.reconstruction, image.network_mask))
+            outputs.seconds.append(batches[-1])
+        progress(len(outputs.scores), len(images))
+    return outputs, batches
+
+
+def fit_map(amap: Float, size: tuple[int, ...]) -> Float:
+    """Resize a map `[H, W]` to the size of its mask: bilinear, by area where it shrinks."""
+    height, width = size
+    shrinking = height * width < amap.size
+    return np.asarray(
+        cv2.resize(amap, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+    )
+
+
+def _image_results(
+    images: Sequence[LabelledImage], outputs: _Outputs, calibration: ProfileCalibration
+) -> list[ImageResult]:
+    limits, lines = calibration.suggested, []
+    for image, raw, seconds in zip(images, outputs.scores, outputs.seconds, strict=True):
+        calibrated = calibration.score.calibrate(raw)
+        decided = verdict(calibrated, limits.review, limits.reject)
+        lines.append(ImageResult(image.name, image.kind, raw, calibrated, decided.value, seconds))
+    return lines
+
+
+def _type_result(
+    images: EvaluationSet,
+    outputs: _Outputs,
+    lines: Sequence[ImageResult],
+    chosen: list[int],
+    good: list[int],
+    good_pixels: Float,
+) -> TypeResult:
+    scores = np.array([outputs.scores[i] for i in chosen + good])
+    image = detection_metrics(np.arange(len(scores)) < len(chosen), scores)
+    pixel, overlap, error = DetectionMetrics(None, None, None), None, SquaredError()
+    if images.has_masks:
+        ranking = rank_pixels(
+            [outputs.maps[i] for i in chosen], [images.images[i].mask for i in chosen], good_pixels
+        )
+        pixel, overlap = pixel_metrics(ranking), aupro(ranking, FPR_LIMIT)
+        error = sum((outputs.errors[i] for i in chosen), SquaredError())
+    verdicts = _verdicts(lines, chosen)
+    return TypeResult(
+        images=len(chosen),
+        image_auroc=image.auroc,
+        image_ap=image.average_precision,
+        image_f1_max=image.f1_max,
+        pixel_auroc=pixel.auroc,
+        pixel_auprc=pixel.average_precision,
+        pixel_aupro=overlap,
+        pixel_f1_max=pixel.f1_max,
+        mse_unmasked=error.mse_outside,
+        mse_masked=error.mse_inside,
+        verdicts=verdicts,
+        escape=_share(verdicts, Verdict.PASS),
+    )
+
+
+def _good_result(outputs: _Outputs, lines: Sequence[ImageResult], good: list[int]) -> GoodResult:
+    verdicts = _verdicts(lines, good)
+    return GoodResult(
+        images=len(good),
+        mse=sum((outputs.errors[i] for i in good), SquaredError()).mse_outside,
+        verdicts=verdicts,
+        overkill=_share(verdicts, Verdict.REJECT),
+        review_load=_share(verdicts, Verdict.REVIEW),
+    )
+
+
+def _verdicts(lines: Sequence[ImageResult], chosen: Sequence[int]) -> dict[str, int]:
+    counts = Counter(lines[i].verdict for i in chosen)
+    return {verdict.value: counts[verdict.value] for verdict in Verdict}
+
+
+def _share(verdicts: dict[str, int], which: Verdict) -> float | None:
+    total = sum(verdicts.values())
+    return verdicts[which.value] / total if total else None
+
+
+def _cases(images: Sequence[LabelledImage], outputs: _Outputs, lines: Sequence[ImageResult]) -> list[Case]:
+    """The best and worst images, decoded again at the size of their map."""
+    picked = choose_cases(np.array(outputs.scores), np.array([image.defective for image in images]))
+    cases = []
+    for group, indices in picked.items():
+        for i in indices:
+            (height, width), line = outputs.maps[i].shape, lines[i]
+            shown = decode(images[i].path.read_bytes())
+            channels: Literal[1, 3] = 3 if shown.pixels.shape[2] == 3 else 1
+            spec = Preprocess(height=height, width=width, channels=channels)
+            healthy = cv2.resize(outputs.reconstructions[i], (width, height), interpolation=cv2.INTER_CUBIC)
+            cases.append(
+                Case(
+                    group=group,
+                    name=line.path,
+                    score=line.raw_score,
+                    calibrated=line.calibrated_score,
+                    verdict=line.verdict,
+                    image=to_uint8(shown, spec).transpose(1, 2, 0),
+                    reconstruction=np.asarray(healthy, dtype=np.uint8).reshape(height, width, -1),
+                    map=outputs.maps[i],
+                    mask=images[i].mask,
+                )
+            )
+    return cases

@@ -1,0 +1,234 @@
+"""`fit`: a folder of unlabeled images in, a verified bundle out."""
+
+import csv
+import importlib.metadata
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from models.bundle import FILES, Bundle, Manifest, TrainingData, write_bundle
+from models.engine import OnnxDenoiser
+from models.preprocess import to_float
+from models.samplers import image_seed
+from trainer.calibrate import Calibrated, calibrate_profile
+from trainer.checkpoint import find_checkpoint
+from trainer.data import Mix, TrainingSet, choose_files, load_training_set, relative_names
+from trainer.device import Device
+from trainer.export import check_parity, write_onnx, write_weights
+from trainer.loop import Trained, learning_rate, train
+from trainer.recipe import Recipe
+from trainer.report import write_report
+
+AUDIT_PROFILE = "fast"  # ranks the training images, so it sees every one of them
+GOLDEN = 4  # training images on which ONNX must equal torch
+LIBRARIES = ("torch", "accelerate", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "safetensors")
+
+
+class Stages(Protocol):
+    """How a run tells a person where it is: `with stages("name", total) as advance: advance(done, note)`."""
+
+    def __call__(self, name: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]: ...
+
+
+@dataclass(frozen=True)
+class FitResult:
+    bundle: Bundle
+    data: TrainingSet
+    trained: Trained
+    parity: float
+
+
+def fit(
+    folder: Path,
+    recipe: Recipe,
+    out: Path,
+    device: Device,
+    stages: Stages,
+    *,
+    name: str,
+    version: str | None = None,
+    mix: Mix | None = None,
+    max_minutes: float | None = None,
+    resume: bool = False,
+) -> FitResult:
+    """Train on every image below `folder` and publish the bundle at `out/bundle`.
+
+    `out` also keeps the resolved recipe, the loss curve, the checkpoint and the list of skipped files.
+    Raises DataError, RecipeError, CheckpointError, TrainingError, ExportError, FileExistsError.
+    """
+    target = out / "bundle"
+    if target.exists():
+        raise FileExistsError(f"{target} exists and a bundle is never changed; choose another --out")
+    started = find_checkpoint(out / "checkpoint") is not None
+    if started and not resume:
+        raise FileExistsError(
+            f"{out} holds an unfinished run; add --resume to go on, or choose another --out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    if not started:
+        (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    data = _load(folder, recipe, out, stages, mix)
+
+    with stages("training", recipe.training.steps) as advance:
+        trained = train(
+            recipe,
+            data,
+            out / "checkpoint",
+            device,
+            resume=resume,
+            max_minutes=max_minutes,
+            report=lambda done, total, loss: advance(done, f"loss {loss:.4f} · step {done} of {total}"),
+        )
+    _write_rows(out / "loss.csv", ("step", "loss"), enumerate(trained.progress.losses, start=1))
+
+    parity = 0.0
+
+    def fill(work: Path) -> Manifest:
+        nonlocal parity
+        net, process = trained.net, recipe.process.build()
+        write_weights(net, work / "model.safetensors")
+        write_onnx(net, work / "model.onnx", data.preprocess.channels, net.config.stride)
+        timesteps = sorted({1.0, recipe.largest_timestep / 2, float(recipe.largest_timestep)})
+        parity = check_parity(net, work / "model.onnx", to_float(data.pixels[:GOLDEN]), process, timesteps)
+        calibrated = _calibrate(recipe, data, OnnxDenoiser(work / "model.onnx"), stages)
+        arrays = {f"{name}/scores": np.sort(found.scores) for name, found in calibrated.items()}
+        save_file(arrays, work / "calibration.safetensors")
+        suspects = _write_audit(work / "audit.csv", data, calibrated[AUDIT_PROFILE])
+        manifest = _manifest(recipe, data, trained, calibrated, name, version, parity)
+        _write_report(work / "report.html", recipe, data, trained, calibrated, suspects, manifest)
+        return manifest
+
+    return FitResult(write_bundle(target, fill), data, trained, parity)
+
+
+def _load(folder: Path, recipe: Recipe, out: Path, stages: Stages, mix: Mix | None) -> TrainingSet:
+    files, mixed = choose_files(folder, mix)
+    with stages("reading images", len(files)) as advance:
+        data = load_training_set(
+            files,
+            mixed,
+            recipe.data.height_width,
+            recipe.data.channels,
+            out / "cache" / "images.npy",
+            progress=lambda done, total: advance(done, ""),
+        )
+    _write_rows(out / "skipped.csv", ("path", "reason"), data.skipped)
+    if mix is not None:
+        names = relative_names(data.paths)
+        _write_rows(out / "mixed.csv", ("path", "mixed_in"), zip(names, map(int, data.mixed), strict=True))
+    return data
+
+
+def _calibrate(recipe: Recipe, data: TrainingSet, net: OnnxDenoiser, stages: Stages) -> dict[str, Calibrated]:
+    seeds = [image_seed(path.read_bytes()) for path in data.paths]
+    calibrated = {}
+    for name, profile in recipe.profiles.items():
+        with stages(f"calibrating {name}", len(data.pixels)) as advance:
+            calibrated[name] = calibrate_profile(
+                net,
+                recipe.process.build(),
+                name,
+                profile,
+                data.pixels,
+                seeds,
+                recipe.calibration,
+                subset_seed=recipe.training.seed,
+                whole_set=name == AUDIT_PROFILE,
+                report=lambda _, done, total, advance=advance: advance(done, f"{done} of {total} images"),  # type: ignore[misc]
+            )
+    return calibrated
+
+
+def _manifest(
+    recipe: Recipe,
+    data: TrainingSet,
+    trained: Trained,
+    calibrated: dict[str, Calibrated],
+    name: str,
+    version: str | None,
+    parity: float,
+) -> Manifest:
+    now = datetime.now(UTC)
+    losses = trained.progress.losses
+    return Manifest(
+        name=name,
+        version=version or now.strftime("%Y%m%d-%H%M%S"),
+        created_at=now.isoformat(timespec="seconds"),
+        files=dict.fromkeys(FILES, "0" * 64),
+        recipe=recipe.model_dump(mode="json"),
+        network=trained.net.config.to_dict(),
+        preprocess=data.preprocess,
+        process=recipe.process.build().to_dict(),
+        profiles=recipe.profiles,
+        default_profile={"cpu": "fast", "gpu": "paper"},
+        calibration={key: found.calibration for key, found in calibrated.items()},
+        metrics={
+            "protocol": "training run: loss averaged over the last 100 steps; no labels were used",
+            "steps": trained.progress.step,
+            "training_seconds": round(trained.progress.seconds, 1),
+            "precision": trained.progress.precision,
+            "final_loss": float(np.mean(losses[-100:])),
+            "onnx_max_abs_difference": parity,
+        },
+        training_data=TrainingData(
+            snapshot=data.snapshot,
+            images=len(data.paths),
+            estimated_contamination=calibrated[AUDIT_PROFILE].contamination,
+        ),
+        libraries={library: importlib.metadata.version(library) for library in LIBRARIES},
+    )
+
+
+def _write_audit(path: Path, data: TrainingSet, found: Calibrated) -> list[tuple[str, float, int]]:
+    """Rank the scored training images, most suspicious first -> (name, calibrated score, index)."""
+    names = relative_names(data.paths)
+    score = found.calibration.score
+    ranked = [
+        (names[found.indices[i]], score.calibrate(found.scores[i]), int(found.indices[i]))
+        for i in np.argsort(-found.scores)
+    ]
+    rows = ((rank, name, f"{value:.4f}") for rank, (name, value, _) in enumerate(ranked, start=1))
+    _write_rows(path, ("rank", "image", "calibrated_score"), rows)
+    return ranked
+
+
+def _write_report(
+    path: Path,
+    recipe: Recipe,
+    data: TrainingSet,
+    trained: Trained,
+    calibrated: dict[str, Calibrated],
+    suspects: list[tuple[str, float, int]],
+    manifest: Manifest,
+) -> None:
+    total = trained.progress.total_steps
+    write_report(
+        path,
+        recipe=recipe.model_dump(mode="json"),
+        loss_curve=list(enumerate(trained.progress.losses, start=1)),
+        lr_curve=[(step + 1, learning_rate(step, total, recipe.training)) for step in range(total)],
+        scores={name: np.sort(found.scores) for name, found in calibrated.items()},
+        calibration={name: found.calibration for name, found in calibrated.items()},
+        audit=[(name, score, data.pixels[index]) for name, score, index in suspects[:24]],
+        summary={
+            "model": f"{manifest.name} {manifest.version}",
+            "training images": len(data.paths),
+            "skipped files": len(data.skipped),
+            "estimated contamination": f"{manifest.training_data.estimated_contamination:.1%}",
+            "snapshot": data.snapshot,
+            **manifest.metrics,
+        },
+    )
+
+
+def _write_rows(path: Path, header: tuple[str, ...], rows: Any) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)

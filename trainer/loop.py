@@ -1,0 +1,194 @@
+"""The training loop: one robust-denoising step, repeated, checkpointed, resumable to the bit."""
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from models.losses import PENALTIES, REDUCTIONS
+from models.preprocess import to_float
+from models.process import DiffusionProcess, q_sample
+from models.unet import UNet, channels_last
+from trainer.checkpoint import (
+    CheckpointError,
+    Progress,
+    find_checkpoint,
+    read_progress,
+    restore,
+    save_checkpoint,
+)
+from trainer.data import BatchOrder, TrainingSet
+from trainer.device import Device, choose_precision
+from trainer.errors import TrainerError
+from trainer.recipe import Recipe, Training
+
+Report = Callable[[int, int, float], None]
+"""Called after each step with (steps done, total steps, smoothed loss)."""
+
+
+class TrainingError(TrainerError):
+    """Training cannot go on; the message says why and what to try."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The averaged network, on the CPU, and the run's history."""
+
+    net: UNet
+    progress: Progress
+
+
+def learning_rate(step: int, total: int, training: Training) -> float:
+    """Linear warm-up, then a cosine down to `final_learning_rate_share`."""
+    warmup = min(training.warmup_steps, total // 5)
+    if step < warmup:
+        return training.learning_rate * (step + 1) / warmup
+    share = training.final_learning_rate_share
+    position = (step - warmup) / max(1, total - warmup)
+    return training.learning_rate * (share + (1 - share) * 0.5 * (1 + math.cos(math.pi * position)))
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """Identifies what must not change between a run and its resumption."""
+    fixed = recipe.model_dump_json(
+        exclude={"name": True, "training": {"checkpoint_every"}, "calibration": True}
+    )
+    return hashlib.sha256(fixed.encode()).hexdigest()
+
+
+@torch.no_grad()
+def update_ema(ema: UNet, net: UNet, step: int, decay: float) -> None:
+    """Exponential moving average with the usual warm-up, so that short runs are not held back."""
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1.0 - decay)
+
+
+class BatchMaker:
+    """Everything random about a step - images, flips, timesteps, noise - from (seed, step) alone."""
+
+    def __init__(self, recipe: Recipe, data: TrainingSet, process: DiffusionProcess, device: torch.device):
+        self._pixels = data.pixels
+        self._training = recipe.training
+        self._order = BatchOrder(len(data.pixels), recipe.training.batch_size, recipe.training.seed)
+        self._t_max = recipe.largest_timestep
+        self._abar = torch.from_numpy(process.abar(range(process.steps + 1))).float().to(device)
+        self._device = device
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """-> x_t `[B, C, H, W]`, t `[B]`, eps `[B, C, H, W]` on the device."""
+        host = torch.Generator().manual_seed((self._training.seed << 32) + step)
+        x0 = torch.from_numpy(to_float(self._pixels[self._order.batch(step)])).to(self._device)
+        if self._training.flips:
+            horizontal, vertical = torch.rand(2, len(x0), generator=host).to(self._device) < 0.5
+            x0 = torch.where(horizontal[:, None, None, None], x0.flip(3), x0)
+            x0 = torch.where(vertical[:, None, None, None], x0.flip(2), x0)
+        t = torch.randint(1, self._t_max + 1, (len(x0),), generator=host).to(self._device)
+        eps = torch.randn(x0.shape, generator=host).to(self._device)
+        x_t = q_sample(x0, eps, self._abar[t][:, None, None, None])
+        return x_t.contiguous(memory_format=torch.channels_last), t.float(), eps
+
+
+def train(
+    recipe: Recipe,
+    data: TrainingSet,
+    checkpoint: Path,
+    device: Device,
+    *,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    report: Report = lambda done, total, loss: None,
+) -> Trained:
+    """Fit the network of `recipe` on `data`; checkpoints go to the folder `checkpoint`.
+
+    `max_minutes` shortens the schedule to what fits, measured on the first steps, and is a hard stop.
+    A resumed run continues the same schedule with the same batches and noise. Raises CheckpointError
+    when the checkpoint belongs to another recipe or data, TrainingError when the loss is not finite.
+    """
+    training, process = recipe.training, recipe.process.build()
+    progress = Progress(
+        recipe_digest(recipe), data.snapshot, training.steps, choose_precision(training.precision, device)
+    )
+    found = find_checkpoint(checkpoint) if resume else None
+    if found is not None:
+        saved = read_progress(found)
+        if (saved.recipe_digest, saved.snapshot) != (progress.recipe_digest, progress.snapshot):
+            raise CheckpointError(f"{checkpoint} was written with another recipe or other images")
+        progress = saved
+    AcceleratorState._reset_state(reset_partial_state=True)  # allow several runs in one process
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=progress.precision)
+
+    torch.manual_seed(training.seed)
+    net = channels_last(UNet(recipe.network.config(data.preprocess.channels)))
+    ema = copy.deepcopy(net).requires_grad_(False).to(accelerator.device)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    if found is not None:
+        restore(found, net, ema, optimizer)
+    model, optimizer = accelerator.prepare(net, optimizer)
+    penalty = training.penalty.build("penalty", PENALTIES)
+    reduction = training.reduction.build("reduction", REDUCTIONS)
+    make_batch = BatchMaker(recipe, data, process, accelerator.device)
+    planner = Planner(max_minutes, progress)
+
+    smoothed = float("nan")
+    while progress.step < progress.total_steps and not planner.out_of_time():
+        x_t, t, eps = make_batch(progress.step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(progress.step, progress.total_steps, training)
+        loss = reduction(penalty(model(x_t, t).float() - eps, t), t)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), training.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        update_ema(ema, net, progress.step, training.ema_decay)
+
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(f"the loss is {value} at step {progress.step}; lower training.learning_rate")
+        progress.losses.append(value)
+        progress.step += 1
+        planner.after_step()
+        smoothed = value if progress.step == 1 or math.isnan(smoothed) else 0.98 * smoothed + 0.02 * value
+        report(progress.step, progress.total_steps, smoothed)
+        if progress.step % training.checkpoint_every == 0:
+            save_checkpoint(checkpoint, net, ema, optimizer, progress)
+    save_checkpoint(checkpoint, net, ema, optimizer, progress)
+    return Trained(ema.cpu().eval(), progress)
+
+
+class Planner:
+    """Keeps a run inside its minutes: plans the number of steps once, then only stops if it must."""
+
+    SETTLE, MEASURE = 3, 12  # steps before and until the speed is judged
+
+    def __init__(self, max_minutes: float | None, progress: Progress) -> None:
+        self._limit_s = None if max_minutes is None else 60.0 * max_minutes
+        self._progress = progress
+        self._planned = progress.step > self.MEASURE
+        self._last = self._settled = time.perf_counter()
+
+    def out_of_time(self) -> bool:
+        return self._limit_s is not None and self._progress.seconds >= self._limit_s
+
+    def after_step(self) -> None:
+        now = time.perf_counter()
+        self._progress.seconds += now - self._last
+        self._last = now
+        if self._progress.step <= self.SETTLE:
+            self._settled = now
+        if self._limit_s is None or self._planned or self._progress.step < self.MEASURE:
+            return
+        self._planned = True
+        per_step = (now - self._settled) / (self.MEASURE - self.SETTLE)
+        left_s = 0.97 * self._limit_s - self._progress.seconds
+        affordable = self._progress.step + int(left_s / per_step)
+        self._progress.total_steps = max(self._progress.step, min(self._progress.total_steps, affordable))

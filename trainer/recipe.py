@@ -1,0 +1,226 @@
+"""The recipe: every choice of a training run in one typed place, read from TOML, overridable by flags."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.bundle import ChainProfile, MapRecipe, OneStepProfile, Profile
+from models.losses import PENALTIES, REDUCTIONS
+from models.process import DiffusionProcess
+from models.unet import UNetConfig
+from trainer.errors import TrainerError
+
+Side = Annotated[int, Field(ge=16, le=2048)]
+
+
+class RecipeError(TrainerError, ValueError):
+    """The recipe cannot be used; the message names the setting and what it may be."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Slot(BaseModel):
+    """A choice by name plus its parameters, for example `{ name = "huber", delta = 0.1 }`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        """A bare name stands for the slot with its default parameters."""
+        return {"name": value} if isinstance(value, str) else value
+
+    def build(self, kind: str, registry: Mapping[str, Any]) -> Any:
+        """Make the callable from its registry; RecipeError for an unknown name or parameter."""
+        if self.name not in registry:
+            raise RecipeError(f"{kind} {self.name!r} is unknown; choose one of {', '.join(sorted(registry))}")
+        try:
+            return registry[self.name](**(self.model_extra or {}))
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"{kind} {self.name!r}: {error}") from None
+
+
+class Data(_Section):
+    size: Side | tuple[Side, Side] = 128
+    channels: Literal["auto", 1, 3] = "auto"
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+
+
+class Network(_Section):
+    widths: tuple[int, ...] = (32, 64, 96, 128)
+    blocks: int = 1
+    patch: int = 2
+    attention: bool = True
+
+    def config(self, channels: int) -> UNetConfig:
+        return UNetConfig(channels=channels, **self.model_dump())
+
+
+class Process(_Section):
+    steps: int = Field(default=1000, ge=1)
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    def build(self) -> DiffusionProcess:
+        return DiffusionProcess(self.steps, self.beta_start, self.beta_end)
+
+
+class Training(_Section):
+    penalty: Slot = Slot(name="huber")
+    reduction: Slot = Slot(name="mean")
+    steps: int = Field(default=4000, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    final_learning_rate_share: float = Field(default=0.05, ge=0, le=1)
+    warmup_steps: int = Field(default=200, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    flips: bool = True
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    checkpoint_every: int = Field(default=500, ge=1)
+
+
+class Calibration(_Section):
+    max_calls: int = Field(
+        default=25_000,
+        ge=1,
+        description="network evaluations spent per profile; fixes how many images are used",
+    )
+    min_images: int = Field(default=32, ge=1)
+    review_rate: float = Field(default=0.05, gt=0, lt=1, description="share of good parts a person may see")
+    reject_rate: float = Field(default=0.002, gt=0, lt=1, description="share of good parts rejected outright")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.reject_rate > self.review_rate:
+            raise ValueError("reject_rate must not exceed review_rate")
+        return self
+
+
+def standard_profiles(side_px: int) -> dict[str, Profile]:
+    """The profiles every bundle ships: the three readings of "noise 100, denoise 250" and two quick ones.
+
+    Smoothing follows the field's habit of sigma 4 px at 256 px.
+    """
+    recipe = MapRecipe(sigma_px=side_px / 64)
+    return {
+        "paper": ChainProfile(t_noise=100, t_start=100, n_steps=250, map=recipe),
+        "overdenoise": ChainProfile(t_noise=100, t_start=250, n_steps=250, map=recipe),
+        "respaced": ChainProfile(t_noise=400, t_start=400, n_steps=100, map=recipe),
+        "few": ChainProfile(t_noise=100, t_start=100, n_steps=5, sampler="ddim", map=recipe),
+        "fast": OneStepProfile(timesteps=(25, 50, 100, 200), draws=2, map=recipe),
+    }
+
+
+class Recipe(_Section):
+    """A resolved recipe; its JSON form is saved with the run and inside the bundle."""
+
+    name: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    data: Data = Data()
+    network: Network = Network()
+    process: Process = Process()
+    training: Training = Training()
+    calibration: Calibration = Calibration()
+    profiles: dict[str, Profile] = {}
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        self.training.penalty.build("penalty", PENALTIES)
+        self.training.reduction.build("reduction", REDUCTIONS)
+        stride = self.network.config(1).stride
+        if any(side % stride for side in self.data.height_width):
+            raise ValueError(f"data.size {self.data.size} must be divisible by the network's stride {stride}")
+        missing = {"paper", "fast"} - set(self.profiles) if self.profiles else set()
+        if missing:
+            raise ValueError(f"profiles {sorted(missing)} are missing; every bundle ships paper and fast")
+        too_far = [n for n, p in self.profiles.items() if p.largest_timestep > self.process.steps]
+        if too_far:
+            raise ValueError(f"profiles {too_far} go beyond process.steps = {self.process.steps}")
+        return self
+
+    @property
+    def largest_timestep(self) -> int:
+        """Only timesteps up to the largest one used at inference need training."""
+        return int(max(profile.largest_timestep for profile in self.profiles.values()))
+
+
+def available_recipes() -> list[str]:
+    folder = resources.files("trainer") / "recipes"
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def load_recipe(name_or_file: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a shipped recipe by name or a TOML file by path, then apply dotted overrides.
+
+    `overrides` maps keys such as `training.steps` to values. Raises RecipeError with the reason.
+    """
+    path = Path(name_or_file)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise RecipeError(f"there is no recipe file {path}")
+        text, name = path.read_text(encoding="utf-8"), path.stem
+    elif name_or_file in available_recipes():
+        text = (resources.files("trainer") / "recipes" / f"{name_or_file}.toml").read_text(encoding="utf-8")
+        name = name_or_file
+    else:
+        known = ", ".join(available_recipes())
+        raise RecipeError(f"recipe {name_or_file!r} is unknown; choose one of {known}, or name a .toml file")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {name_or_file} is not valid TOML: {error}") from None
+    values.setdefault("name", name)
+    for key, value in (overrides or {}).items():
+        _set(values, key, value)
+    return parse_recipe(values)
+
+
+def parse_recipe(values: Mapping[str, Any]) -> Recipe:
+    """Validate a recipe's values and fill in the standard profiles; RecipeError says what is wrong."""
+    try:
+        recipe = Recipe.model_validate(values)
+        if not recipe.profiles:
+            profiles = standard_profiles(max(recipe.data.height_width))
+            recipe = Recipe.model_validate({**values, "profiles": profiles})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"the recipe cannot be used: {problems}") from None
+    return recipe
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`training.steps=200` -> ("training.steps", 200); values are JSON, anything else is a string."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"override {text!r} must look like section.key=value")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, last = dotted.split(".")
+    for section in sections:
+        if isinstance(values.get(section), str):
+            values[section] = {"name": values[section]}  # a slot given by its name alone
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{dotted}: {section} is not a section")
+        values = inner
+    values[last] = value
