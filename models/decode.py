@@ -29,6 +29,14 @@ class UnsupportedFormat(DecodeError):
     """The content is none of PNG, JPEG, BMP, TIFF, WebP."""
 
 
+class TooManyPixels(DecodeError):
+    """The image is larger than allowed."""
+
+
+class TooSmall(DecodeError):
+    """The image is smaller than anything that can be inspected."""
+
+
 @dataclass(frozen=True)
 class Image:
     """Decoded pixels `[H, W, C]`, uint8 or uint16, C = 1 (gray) or 3 (RGB), orientation applied."""
@@ -61,14 +69,17 @@ def decode(data: bytes, *, max_pixels: int = 1 << 26, min_side_px: int = 8) -> I
     try:
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     except cv2.error as error:
+        # OpenCV has a limit of its own (OPENCV_IO_MAX_IMAGE_PIXELS) and checks it before it allocates.
+        if "IMAGE_PIXELS" in error.err:
+            raise TooManyPixels(f"more than the {max_pixels} px allowed") from None
         raise DecodeError(f"the {media_type} data could not be decoded: {error.err}") from None
     if pixels is None:
         raise DecodeError(f"the {media_type} data is damaged or incomplete")
     height, width = pixels.shape[:2]
     if height * width > max_pixels:
-        raise DecodeError(f"{width} x {height} px is more than the {max_pixels} px allowed")
+        raise TooManyPixels(f"{width} x {height} px is more than the {max_pixels} px allowed")
     if min(height, width) < min_side_px:
-        raise DecodeError(f"{width} x {height} px is too small to inspect (at least {min_side_px} px a side)")
+        raise TooSmall(f"{width} x {height} px is too small to inspect (at least {min_side_px} px a side)")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DecodeError(f"{pixels.dtype} pixels are not supported, only 8 and 16 bit")
     if pixels.ndim == 2:

@@ -122,6 +122,8 @@ class OnnxDenoiser:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # Waiting threads sleep: the box also runs the service's other work, and often a training.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(model, options, providers=list(providers))
 
     def __call__(self, x: Float, t: Float) -> Float:

@@ -95,7 +95,7 @@ class Training(_Section):
 
 class Calibration(_Section):
     max_calls: int = Field(
-        default=25_000,
+        default=10_000,
         ge=1,
         description="network evaluations spent per profile; fixes how many images are used",
     )

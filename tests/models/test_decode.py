@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.decode import DecodeError, UnsupportedFormat, decode, sniff
+from models.decode import DecodeError, TooManyPixels, TooSmall, UnsupportedFormat, decode, sniff
 from models.preprocess import Preprocess, preprocess, to_float, to_pixels, to_uint8
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -72,9 +72,9 @@ def test_headers_without_an_image_are_damaged(suffix: str) -> None:
 
 
 def test_sizes_out_of_bounds() -> None:
-    with pytest.raises(DecodeError, match="too small"):
+    with pytest.raises(TooSmall, match="too small"):
         decode(encode(RGB[:1, :1]))
-    with pytest.raises(DecodeError, match="more than the 500 px"):
+    with pytest.raises(TooManyPixels, match="more than the 500 px"):
         decode(encode(RGB), max_pixels=500)
 
 

@@ -1,0 +1,89 @@
+"""Health, metrics, and the description of the API itself."""
+
+import asyncio
+from typing import Any, Literal
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+
+from service.api.deps import Serving
+from service.errors import InspectionError, Problem, problem_docs
+from service.metadata import Metadata
+
+router = APIRouter(tags=["operations"])
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+@router.get("/healthz/live", summary="Is the process alive?")
+async def live() -> Health:
+    """Answers as long as the event loop turns."""
+    return Health()
+
+
+@router.get("/healthz/ready", summary="May images be sent?", responses=problem_docs(503))
+async def ready(serving: Serving) -> Health:
+    """After the warm-up, while the database answers and batches are being formed, until shutdown begins."""
+    if not serving.ready or not serving.inspector.batcher.healthy:
+        raise InspectionError(503, "not-ready", "the model is not ready to take images", retry_after_s=1)
+    await asyncio.to_thread(serving.ledger.ping)
+    return Health()
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(serving: Serving) -> Response:
+    """In the Prometheus text format."""
+    return Response(generate_latest(serving.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request, serving: Serving) -> HTMLResponse:
+    # Rendered here and not by a script from a CDN: the service runs where there is no internet.
+    schema = request.app.openapi()
+    page = serving.pages.get_template("docs.html").render(api=schema, operations=_operations(schema))
+    return HTMLResponse(page)
+
+
+def _operations(schema: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Operations by tag, in the order of the routes."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            entry = {"method": method.upper(), "path": path, **operation}
+            groups.setdefault(operation.get("tags", ["other"])[0], []).append(entry)
+    return groups
+
+
+def describe_api(app: FastAPI) -> None:
+    """Make `app.openapi()` tell the truth about errors: problem documents, not FastAPI's own shape."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            schemas = schema["components"]["schemas"]
+            for model in (Problem, Metadata):
+                own = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(own.pop("$defs", {}))
+                schemas[model.__name__] = own
+            for methods in schema["paths"].values():
+                for operation in methods.values():
+                    if "422" in operation["responses"]:
+                        operation["responses"]["422"] = problem_docs(422)[422]
+            schemas.pop("HTTPValidationError", None)
+            schemas.pop("ValidationError", None)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

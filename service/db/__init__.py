@@ -1,0 +1,1 @@
+"""Persistence: tables, their queries, sessions and migrations."""

@@ -1,0 +1,153 @@
+"""Every query of the service, on a session whose transaction the caller owns."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, func, select, update
+from sqlalchemy.orm import Session
+
+from models.bundle import Manifest, Thresholds
+from service.db.tables import InspectionRow, ModelRow, ThresholdRow
+from service.ids import first_id_at, new_id
+
+PENDING = ("queued", "running")
+SUGGESTED = "suggested by bundle"
+
+
+@dataclass(frozen=True)
+class Page:
+    """Inspections newest first; `next_before` is the id to continue from, None on the last page."""
+
+    rows: Sequence[InspectionRow]
+    next_before: str | None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which inspections: equal columns (names of `tables.FILTERS`), and a half-open span of arrival."""
+
+    equal: Mapping[str, str] = field(default_factory=dict)
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def get(session: Session, identifier: str) -> InspectionRow | None:
+    return session.get(InspectionRow, identifier)
+
+
+def by_idempotency_key(session: Session, key: str) -> InspectionRow | None:
+    return session.scalar(select(InspectionRow).where(InspectionRow.idempotency_key == key))
+
+
+def page(session: Session, wanted: Filter, *, limit: int, before: str | None = None) -> Page:
+    """Up to `limit` inspections older than `before`; stable while new ones arrive."""
+    query = select(InspectionRow).order_by(InspectionRow.id.desc()).limit(limit + 1)
+    for name, value in wanted.equal.items():
+        query = query.where(getattr(InspectionRow, name) == value)
+    # Ids carry their time, so one index serves the filter, the span and the order.
+    if wanted.since is not None:
+        query = query.where(InspectionRow.id >= first_id_at(wanted.since))
+    if wanted.until is not None:
+        query = query.where(InspectionRow.id < first_id_at(wanted.until))
+    if before is not None:
+        query = query.where(InspectionRow.id < before)
+    rows = session.scalars(query).all()
+    return Page(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
+
+
+def pending(session: Session, *, after: str, before: str, limit: int = 100) -> Sequence[InspectionRow]:
+    """Accepted and unfinished inspections with `after` < id < `before`, oldest first."""
+    query = (
+        select(InspectionRow)
+        .where(InspectionRow.status.in_(PENDING), InspectionRow.id > after, InspectionRow.id < before)
+        .order_by(InspectionRow.id)
+        .limit(limit)
+    )
+    return session.scalars(query).all()
+
+
+def start(session: Session, identifiers: Collection[str]) -> None:
+    """queued -> running; rows that are further on are left alone."""
+    session.execute(
+        update(InspectionRow)
+        .where(InspectionRow.id.in_(identifiers), InspectionRow.status == "queued")
+        .values(status="running")
+    )
+
+
+def finish(session: Session, identifier: str, values: Mapping[str, Any]) -> bool:
+    """Store the end of an inspection; False if it already had one, which then stands."""
+    query = update(InspectionRow).where(InspectionRow.id == identifier, InspectionRow.status.in_(PENDING))
+    result = session.execute(query.values(finished_at=datetime.now(UTC), **values))
+    return cast(CursorResult[Any], result).rowcount == 1
+
+
+def register_model(session: Session, manifest: Manifest, model_hash: str, path: str) -> None:
+    """Remember a bundle by its hash; its path may have changed since."""
+    row = session.get(ModelRow, model_hash)
+    if row is None:
+        row = ModelRow(hash=model_hash, name=manifest.name, version=manifest.version)
+        row.registered_at = datetime.now(UTC)
+        session.add(row)
+    row.path = path
+    session.flush()
+
+
+def thresholds(session: Session, recipe: str, model_hash: str, profile: str) -> ThresholdRow | None:
+    """The newest version of the limits."""
+    return session.scalar(
+        select(ThresholdRow)
+        .where(
+            ThresholdRow.recipe == recipe,
+            ThresholdRow.model_hash == model_hash,
+            ThresholdRow.profile == profile,
+        )
+        .order_by(ThresholdRow.version.desc())
+        .limit(1)
+    )
+
+
+def add_thresholds(
+    session: Session,
+    recipe: str,
+    model_hash: str,
+    profile: str,
+    values: Thresholds,
+    *,
+    who: str,
+    why: str,
+) -> ThresholdRow:
+    """A new version of the limits of a recipe under a model and profile."""
+    last = session.scalar(
+        select(func.max(ThresholdRow.version)).where(
+            ThresholdRow.recipe == recipe,
+            ThresholdRow.model_hash == model_hash,
+            ThresholdRow.profile == profile,
+        )
+    )
+    row = ThresholdRow(
+        id=new_id(),
+        recipe=recipe,
+        model_hash=model_hash,
+        profile=profile,
+        version=(last or 0) + 1,
+        review=values.review,
+        reject=values.reject,
+        who=who,
+        created_at=datetime.now(UTC),
+        why=why,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def ensure_thresholds(
+    session: Session, recipe: str, model_hash: str, profile: str, suggested: Thresholds
+) -> ThresholdRow:
+    """The newest limits, or the bundle's suggestion as the first version."""
+    return thresholds(session, recipe, model_hash, profile) or add_thresholds(
+        session, recipe, model_hash, profile, suggested, who="inlier-service", why=SUGGESTED
+    )

@@ -1,0 +1,153 @@
+"""One error shape for everything: RFC 9457 `application/problem+json` with a request id."""
+
+import errno
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class StartupError(RuntimeError):
+    """The service cannot start; the message tells the person who started it what to do."""
+
+
+class InspectionError(Exception):
+    """A request that cannot be answered as asked: HTTP status, stable `code`, and what to do about it."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        retry_after_s: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+        self.extra = dict(extra or {})
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details, the body of every error."""
+
+    type: str = Field(description="stable identifier of the kind of problem: `urn:inlier:problem:<code>`")
+    title: str = Field(description="the HTTP status in words")
+    status: int = Field(description="the HTTP status")
+    detail: str = Field(description="what is wrong and what to do about it")
+    instance: str = Field(description="path of the request")
+    request_id: str = Field(description="the request's id, also in `X-Request-ID` and in the service's log")
+    errors: list[dict[str, Any]] | None = Field(
+        default=None, description="for invalid parameters: `{location, message}` each"
+    )
+
+
+class ProblemResponse(JSONResponse):
+    media_type = "application/problem+json"
+
+
+def problem(scope: Mapping[str, Any], error: InspectionError) -> ProblemResponse:
+    """The response for an error within the request of an ASGI `scope`."""
+    body = {
+        "type": f"urn:inlier:problem:{error.code}",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.detail,
+        "instance": scope.get("path", ""),
+        "request_id": scope.get("state", {}).get("request_id", ""),
+        **error.extra,
+    }
+    headers = {"Cache-Control": "no-store"}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    scope.get("state", {})["problem_code"] = error.code
+    return ProblemResponse(body, error.status, headers)
+
+
+def as_inspection_error(error: Exception) -> InspectionError:
+    """Any exception as a problem: full disks and unreachable databases are told apart from our own bugs."""
+    if isinstance(error, InspectionError):
+        return error
+    full = isinstance(error, OSError) and error.errno in _DISK_FULL
+    if isinstance(error, OperationalError):
+        full = "is full" in str(error.orig)
+        if not full:
+            detail = "the database does not answer; nothing was stored, send the request again"
+            return InspectionError(503, "database-unavailable", detail, retry_after_s=5)
+    if full:
+        detail = "the disk of the service is full; nothing was stored, free space and send the request again"
+        return InspectionError(507, "storage-full", detail, retry_after_s=60)
+    detail = "the service failed on this request; the log has the reason under the request id"
+    return InspectionError(500, "internal-error", detail)
+
+
+async def _inspection_error(request: Request, error: Exception) -> ProblemResponse:
+    return problem(request.scope, as_inspection_error(error))
+
+
+async def _http_exception(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = {
+        404: f"nothing is at {request.url.path}; the calls are listed at /docs",
+        405: f"{request.method} is not possible at {request.url.path}",
+    }.get(error.status_code, str(error.detail))
+    response = problem(
+        request.scope, InspectionError(error.status_code, phrase.lower().replace(" ", "-"), detail)
+    )
+    response.headers.update(error.headers or {})
+    if error.status_code == 405 and (methods := _methods(request)):
+        response.headers["Allow"] = ", ".join(methods)
+    return response
+
+
+def _methods(request: Request) -> list[str]:
+    """What is possible at the request's path: each method of a path has a route of its own."""
+    path = getattr(request.scope.get("route"), "path", "")
+    return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, {}))
+
+
+def validation_error(items: list[dict[str, Any]]) -> InspectionError:
+    """422 from pydantic's error items; the rejected values are left out, they may be anything."""
+    found = [
+        {"location": ".".join(str(part) for part in item["loc"]), "message": item["msg"]} for item in items
+    ]
+    detail = "; ".join(f"{item['location']}: {item['message']}" for item in found[:5])
+    return InspectionError(422, "invalid-parameters", detail, extra={"errors": found[:50]})
+
+
+async def _validation(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)
+    return problem(request.scope, validation_error([dict(item) for item in error.errors()]))
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Register the handlers; exceptions of no known kind are caught by the request middleware."""
+    app.add_exception_handler(InspectionError, _inspection_error)
+    app.add_exception_handler(OperationalError, _inspection_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _validation)
+
+
+def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for the given error statuses."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }

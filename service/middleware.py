@@ -1,0 +1,158 @@
+"""Pure ASGI layers around the app: request id and last-resort errors, security headers, body limit."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import InspectionError, as_inspection_error, problem
+from service.logs import request_id
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DRAIN_S = 5.0
+_DRAIN_FACTOR = 4
+SECURITY_HEADERS = (
+    (
+        "Content-Security-Policy",
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+    ("X-Frame-Options", "DENY"),
+)
+
+
+class RequestContext:
+    """Gives each request an id, logs and measures it once, and turns any exception into a problem."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        identifier = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = identifier
+        token, status, started = request_id.set(identifier), 0, time.monotonic()
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = identifier
+                for name, value in SECURITY_HEADERS:
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            known = as_inspection_error(error)
+            if known.status == 500 or status:
+                log.exception("request failed")
+            if status:  # too late for a problem document: break the connection off instead
+                raise
+            await problem(scope, known)(scope, receive, send_with_headers)
+        finally:
+            self._record(scope, status, time.monotonic() - started)
+            request_id.reset(token)
+
+    def _record(self, scope: Scope, status: int, spent_s: float) -> None:
+        # The template of the route, never the path: paths carry ids.
+        route = getattr(scope.get("route"), "path", "other")
+        method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
+        self._metrics.requests.labels(method, route, str(status)).observe(spent_s)
+        if (code := scope["state"].get("problem_code")) is not None:
+            self._metrics.rejections.labels(code).inc()
+        quiet = route.startswith(("/healthz", "/metrics", "/static"))
+        log.log(
+            logging.DEBUG if quiet else logging.INFO,
+            "%s %s %d",
+            scope["method"],
+            scope["path"],
+            status,
+            extra={"duration_ms": round(1000 * spent_s, 1)},
+        )
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class BodyLimit:
+    """413 for bodies over the limit, by Content-Length before reading and by counting for chunked ones."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            await self._refuse(scope, receive, send, more=True)
+            return
+        counted, started, more = 0, False, True
+
+        async def receive_counted() -> Message:
+            nonlocal counted, more
+            message = await receive()
+            more = message.get("more_body", False)
+            counted += len(message.get("body", b""))
+            if counted > self._max_bytes:
+                raise _TooLarge
+            return message
+
+        async def send_noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_counted, send_noted)
+        except _TooLarge:
+            if started:
+                raise
+            await self._refuse(scope, receive, send, more)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, more: bool) -> None:
+        detail = (
+            f"the request body is larger than the {self._max_bytes} bytes allowed (INLIER_MAX_BODY_BYTES)"
+        )
+        response = problem(scope, InspectionError(413, "body-too-large", detail))
+        start: Message = {
+            "type": "http.response.start",
+            "status": response.status_code,
+            "headers": [*response.raw_headers, (b"connection", b"close")],
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": response.body, "more_body": True})
+        # Closing while the client still sends resets the connection, and it would never read the answer.
+        if more:
+            await _drain(receive, _DRAIN_FACTOR * self._max_bytes)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drain(receive: Receive, max_bytes: int) -> None:
+    seen = 0
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            while seen < max_bytes:
+                message = await receive()
+                seen += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

@@ -1,0 +1,106 @@
+"""Everything that can be configured, typed and described once; the only place that reads the environment."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_MAX_PIXELS = 64_000_000
+
+
+class Settings(BaseSettings):
+    """A field `name` is the flag `--name` of `serve` and the variable `INLIER_NAME`; a flag wins."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="INLIER_", env_ignore_empty=True, frozen=True, extra="forbid"
+    )
+
+    bundle: Path | None = Field(default=None, description="model bundle to serve: the folder `fit` wrote")
+    data: Path = Field(default=Path("inlier-data"), description="folder for the database and the images")
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one")
+    database_url: str | None = Field(
+        default=None, description="SQLAlchemy database URL [default: inlier.sqlite3 in the data folder]"
+    )
+    runtime: Literal["onnx", "torch"] = Field(default="onnx", description="what runs the network")
+    device: Literal["cpu", "gpu"] = Field(default="cpu", description="where the network runs")
+    threads: int = Field(default=0, ge=0, le=1024, description="threads of the network; 0 for one per core")
+    profile: str | None = Field(
+        default=None, description="reconstruction profile [default: the bundle's choice for the device]"
+    )
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, description="largest request body")
+    max_pixels: int = Field(default=_MAX_PIXELS, ge=64, description="largest image, in pixels")
+    queue_size: int = Field(default=256, ge=1, description="images waiting or running before 503 is answered")
+    batch_size: int = Field(default=8, ge=1, le=1024, description="most images in one engine call")
+    batch_delay_ms: float = Field(
+        default=5.0, ge=0, le=10_000, description="longest wait of an image for others to share its batch"
+    )
+    default_wait_s: float = Field(
+        default=0.0, ge=0, description="wait for the result when a request has no `Prefer: wait`"
+    )
+    max_wait_s: float = Field(default=60.0, ge=0, description="upper bound of `Prefer: wait=N`")
+    shutdown_grace_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="time to finish accepted work after SIGTERM; the rest runs at next start",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe level that is logged"
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="`text` for people (coloured on a terminal), `json` for log collectors"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # A .env file or a secrets folder lying around must not change how a line inspects.
+        return init_settings, env_settings
+
+    @property
+    def url(self) -> str:
+        """The database URL in effect."""
+        return self.database_url or f"sqlite:///{(self.data / 'inlier.sqlite3').absolute()}"
+
+
+def settings_problem(error: ValidationError) -> str:
+    """A validation error of `Settings` as one line that names flag and variable."""
+    parts = []
+    for item in error.errors(include_url=False):
+        name = str(item["loc"][0]) if item["loc"] else "settings"
+        parts.append(f"--{name.replace('_', '-')} (INLIER_{name.upper()}): {item['msg']}")
+    return "; ".join(parts)
+
+
+def limit_opencv(max_pixels: int | None = None) -> None:
+    """Make OpenCV refuse larger images before it allocates them; effective before the first `import cv2`."""
+    if max_pixels is None:
+        try:
+            max_pixels = Settings().max_pixels
+        except ValidationError:
+            max_pixels = _MAX_PIXELS  # the start of the service reports the bad setting in full
+    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(max_pixels)
+    # The decoders' own chatter about damaged uploads is not for the service's log: the client is told.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+
+def describe() -> list[dict[str, Any]]:
+    """Every setting as `{name, flag, variable, default, description}`, for help and documentation."""
+    return [
+        {
+            "name": name,
+            "flag": f"--{name.replace('_', '-')}",
+            "variable": f"INLIER_{name.upper()}",
+            "default": field.default,
+            "description": field.description,
+        }
+        for name, field in Settings.model_fields.items()
+    ]

@@ -1,0 +1,66 @@
+"""The pages: right content, escaped, offline, without scripts."""
+
+import re
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.service.conftest import PixelEngine, flat
+
+WAIT = {"Prefer": "wait=30", "Content-Type": "image/png"}
+EVIL = "%3Cscript%3Ealert(1)%3C/script%3E"
+
+
+@pytest.fixture
+def pages(settings: Settings) -> dict[str, str]:
+    with TestClient(create_app(settings, PixelEngine(poison=3))) as client:
+        query = f"serial={EVIL}&line={EVIL}&attr.note={EVIL}"
+        reject = client.post(f"/v1/inspections?{query}", content=flat(40), headers=WAIT).json()
+        failed = client.post("/v1/inspections", content=flat(3), headers=WAIT).json()
+        found = {
+            name: client.get(path)
+            for name, path in {
+                "list": "/",
+                "filtered": "/inspections?verdict=REJECT&line=&recipe=",
+                "nothing": "/inspections?lot=none",
+                "reject": reject["links"]["page"],
+                "failed": failed["links"]["page"],
+                "docs": "/docs",
+                "missing": "/inspections/none",
+            }.items()
+        }
+        assert {name: page.status_code for name, page in found.items() if page.status_code != 200} == {
+            "missing": 404
+        }
+        for page in found.values():
+            assert page.headers["content-security-policy"].startswith("default-src 'self';")
+            assert page.headers["content-type"].startswith("text/html")
+        links = set(re.findall(r'(?:href|src)="(/[^"]*)"', "".join(page.text for page in found.values())))
+        dead = {
+            link for link in links if client.get(link.replace("&amp;", "&").split("#")[0]).status_code != 200
+        }
+        assert dead == set()
+    return {name: page.text for name, page in found.items()}
+
+
+def test_pages(pages: dict[str, str]) -> None:
+    everything = "".join(pages.values())
+    assert "<script" not in everything.lower()
+    assert " style=" not in everything  # the policy forbids it, so it would not show
+    assert re.findall(r'(?:href|src)="(?!/|#)[^"]*"', everything) == []  # nothing from elsewhere
+    assert "&lt;script&gt;" in pages["reject"]
+    for wanted in ("REJECT", "40", "thresholds version 1", 'class="region"', "tiny", "Inference", "fast"):
+        assert wanted in pages["reject"]
+    assert "engine-failed" in pages["failed"]
+    assert "ERROR" in pages["failed"]
+    assert pages["filtered"].count('class="card') == 1
+    assert pages["list"].count('class="card') == 2
+    assert "Nothing matches" in pages["nothing"]
+    for html in pages.values():
+        assert '<html lang="en">' in html
+        assert re.findall(r"<img(?![^>]*\balt=)[^>]*>", html) == []
+        assert html.count("<h1") == 1
+    for path in ("/v1/inspections", "/v1/inspections/{identifier}/heatmap", "/healthz/ready"):
+        assert path in pages["docs"]
