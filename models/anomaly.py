@@ -57,17 +57,44 @@ def residual(x: Float, reconstruction: Float) -> Float:
     return np.asarray(np.abs(x - reconstruction).mean(axis=-3))
 
 
-def anomaly_map(residuals: Float, scales: Float, *, sigma_px: float, image_median: bool) -> Float:
-    """Residuals `[K, H, W]` of K noise levels -> map `[H, W]`, about 1 where nothing is wrong.
+@dataclass(frozen=True)
+class MedianRange:
+    """The medians of smoothed residuals that the training images showed, with a robust margin."""
+
+    low: float
+    high: float
+
+    def divisor(self, median: float) -> float:
+        """What a map of this median is divided by: the median itself inside the range.
+
+        Outside, the map is scaled up by the factor that the median is off. An image that the network
+        restores as badly, or as suspiciously well, as no training image (noise, a wrong part, a covered
+        lens) must not be explained away by its own median.
+        """
+        excess = max(median / self.high, self.low / max(median, _TINY), 1.0)
+        return max(median, _TINY) / excess
+
+
+def smoothed_residual(residuals: Float, scales: Float, sigma_px: float) -> Float:
+    """Residuals `[K, H, W]` of K noise levels -> `[H, W]`, about 1 for a typical part.
 
     Each level is divided by its typical residual over the training set (`scales [K]`), the levels are
-    averaged, smoothed by a Gaussian and, with `image_median`, divided by the image's own median.
+    averaged and smoothed by a Gaussian.
     """
     combined = (residuals / np.maximum(scales, _TINY)[:, None, None]).mean(axis=0)
     if sigma_px > 0:
         combined = cv2.GaussianBlur(combined, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT_101)
-    if image_median:
-        combined = combined / max(float(np.median(combined)), _TINY)
+    return np.ascontiguousarray(combined, dtype=np.float32)
+
+
+def anomaly_map(residuals: Float, scales: Float, *, sigma_px: float, medians: MedianRange | None) -> Float:
+    """Residuals `[K, H, W]` -> anomaly map `[H, W]`, about 1 where nothing is wrong.
+
+    With `medians` the smoothed residual is divided by the image's own median, within that range.
+    """
+    combined = smoothed_residual(residuals, scales, sigma_px)
+    if medians is not None:
+        combined = combined / np.float32(medians.divisor(float(np.median(combined))))
     return np.ascontiguousarray(combined, dtype=np.float32)
 
 
@@ -124,6 +151,18 @@ def fit_score_calibration(scores: NDArray[np.float64]) -> ScoreCalibration:
     location = float(np.median(logs))
     below = location - logs[logs <= location]
     return ScoreCalibration(location, max(_MAD_TO_SIGMA * float(np.median(below)), 1e-3))
+
+
+def fit_median_range(medians: NDArray[np.float64], margin: float = 4.0) -> MedianRange:
+    """`margin` robust sigmas of the log medians to either side of the typical training image.
+
+    Never narrower than a tenth either way, so that equal training images do not make a trap.
+    """
+    logs = np.log(np.maximum(np.asarray(medians, dtype=np.float64), _TINY))
+    location = float(np.median(logs))
+    sigma = _MAD_TO_SIGMA * float(np.median(np.abs(logs - location)))
+    reach = max(margin * sigma, 0.1)
+    return MedianRange(math.exp(location - reach), math.exp(location + reach))
 
 
 def contamination_estimate(calibrated: NDArray[np.float64], z: float = 2.5) -> float:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from models.anomaly import ScoreCalibration
+from models.anomaly import MedianRange, ScoreCalibration
 from models.preprocess import Preprocess
 from models.process import DiffusionProcess
 
@@ -39,7 +39,7 @@ class BundleError(ValueError):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MapRecipe(_Model):
@@ -122,13 +122,52 @@ class ProfileCalibration(_Model):
     )
     score_location: float = Field(description="median of log raw scores")
     score_scale: float = Field(gt=0, description="robust sigma of log raw scores")
+    median_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = Field(
+        description="medians of smoothed residuals seen in training; null when maps are not divided by theirs"
+    )
     suggested: Thresholds
     map_max: float = Field(gt=0, description="top of the fixed colour scale of the map")
     images: int = Field(ge=1, description="training images the profile was calibrated on")
 
     @property
+    def medians(self) -> MedianRange | None:
+        return None if self.median_range is None else MedianRange(*self.median_range)
+
+    @property
     def score(self) -> ScoreCalibration:
         return ScoreCalibration(self.score_location, self.score_scale)
+
+
+class Process(_Model):
+    """The noise schedule (see `models.process`)."""
+
+    steps: int = Field(default=1000, ge=1, le=100_000, strict=True)
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Process":
+        self.build()
+        return self
+
+    def build(self) -> DiffusionProcess:
+        return DiffusionProcess(self.steps, self.beta_start, self.beta_end)
+
+
+class Network(_Model):
+    """The shape of the U-Net; the fields of `models.unet.UNetConfig`, which needs torch."""
+
+    channels: Literal[1, 3]
+    widths: tuple[Annotated[int, Field(ge=4, le=4096)], ...] = Field(min_length=1, max_length=8)
+    blocks: int = Field(ge=1, le=16)
+    patch: int = Field(ge=1, le=16)
+    groups: int = Field(ge=1)
+    attention: bool
+
+    @property
+    def stride(self) -> int:
+        """Input height and width are multiples of this many pixels."""
+        return int(self.patch * 2 ** (len(self.widths) - 1))
 
 
 class TrainingData(_Model):
@@ -146,9 +185,9 @@ class Manifest(_Model):
     created_at: str
     files: dict[str, Sha256]
     recipe: dict[str, Any]
-    network: dict[str, Any]
+    network: Network
     preprocess: Preprocess
-    process: dict[str, float]
+    process: Process
     profiles: dict[str, Profile]
     default_profile: dict[Literal["cpu", "gpu"], str]
     calibration: dict[str, ProfileCalibration]
@@ -162,9 +201,14 @@ class Manifest(_Model):
             raise ValueError(f"files must be exactly {sorted(FILES)}")
         if set(self.calibration) != set(self.profiles):
             raise ValueError("every profile needs its calibration, and nothing else may have one")
+        spec, stride = self.preprocess, self.network.stride
+        if spec.channels != self.network.channels or spec.height % stride or spec.width % stride:
+            raise ValueError(f"the input {spec} does not fit the network (stride {stride})")
         for name, profile in self.profiles.items():
             if len(self.calibration[name].residual_scales) != profile.levels:
                 raise ValueError(f"profile {name}: {profile.levels} residual scales expected")
+            if (self.calibration[name].median_range is not None) != profile.map.image_median:
+                raise ValueError(f"profile {name}: map recipe and calibration disagree on the image median")
             if profile.largest_timestep > self.diffusion.steps:
                 raise ValueError(f"profile {name} goes beyond the process's {self.diffusion.steps} steps")
         for device in ("cpu", "gpu"):
@@ -174,11 +218,7 @@ class Manifest(_Model):
 
     @property
     def diffusion(self) -> DiffusionProcess:
-        return DiffusionProcess(
-            steps=int(self.process["steps"]),
-            beta_start=self.process["beta_start"],
-            beta_end=self.process["beta_end"],
-        )
+        return self.process.build()
 
 
 class Bundle:
@@ -208,6 +248,7 @@ def load_bundle(path: Path) -> Bundle:
     Refused with BundleError: a missing or extra file, a link, a wrong hash, a manifest of another
     schema or with unknown fields, unreadable calibration. Nothing in a bundle is ever unpickled.
     """
+    path = path.resolve()  # a link may be switched later; what is verified here is what gets loaded
     if not path.is_dir():
         raise BundleError(
             f"{path} is not a directory; a bundle is the folder that `inlier-trainer fit` wrote"

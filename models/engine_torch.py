@@ -22,7 +22,7 @@ class TorchDenoiser:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: Literal["cpu", "gpu"] = "cpu") -> "TorchDenoiser":
-        net = UNet(UNetConfig.from_dict(bundle.manifest.network))
+        net = UNet(UNetConfig.from_dict(bundle.manifest.network.model_dump()))
         net.load_state_dict(load_file(bundle.file("model.safetensors")))
         net.to(torch.device("cuda" if device == "gpu" else "cpu"))
         return cls(channels_last(net))

@@ -21,7 +21,7 @@ class Preprocess(BaseModel):
 
 
 def to_uint8(image: Image, spec: Preprocess) -> NDArray[np.uint8]:
-    """Resize (area when shrinking, linear when growing) and match channels -> `[C, H, W]` uint8.
+    """Resize each axis (area when shrinking, linear when growing), match channels -> `[C, H, W]` uint8.
 
     16-bit images keep their 8 most significant bits after resizing at full depth. Aspect ratio is not
     kept: parts are framed alike by a fixed camera, and every pixel of the input stays inspected.
@@ -29,20 +29,26 @@ def to_uint8(image: Image, spec: Preprocess) -> NDArray[np.uint8]:
     pixels: NDArray[Any] = image.pixels
     if pixels.shape[2] == 3 and spec.channels == 1:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[:, :, None]
-    height, width = image.size
-    if (height, width) != (spec.height, spec.width):
-        shrinking = spec.height * spec.width < height * width
-        pixels = cv2.resize(
-            pixels,
-            (spec.width, spec.height),
-            interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR,
-        )
-        pixels = pixels.reshape(spec.height, spec.width, -1)
+    pixels = _resize(pixels, spec.height, spec.width)
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     if pixels.shape[2] == 1 and spec.channels == 3:
         pixels = np.repeat(pixels, 3, axis=2)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.uint8)
+
+
+def _resize(pixels: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """`[H, W, C]` -> `[height, width, C]`, one axis at a time.
+
+    OpenCV's area mode is exact only when nothing grows: with one axis shrinking and the other growing
+    it would fall back to interpolation and lose thin defects.
+    """
+    for size in ((height, pixels.shape[1]), (height, width)):
+        before = pixels.shape[0] * pixels.shape[1]
+        if size != pixels.shape[:2]:
+            mode = cv2.INTER_AREA if size[0] * size[1] < before else cv2.INTER_LINEAR
+            pixels = cv2.resize(pixels, size[::-1], interpolation=mode).reshape(*size, -1)
+    return pixels
 
 
 def to_float(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

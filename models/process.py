@@ -5,7 +5,7 @@ Timesteps run 1..T; t = 0 is the clean image. Fractional timesteps are allowed: 
 `log abar` is interpolated linearly, which is a constant noise rate inside the step.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -38,9 +38,6 @@ class DiffusionProcess:
         if t.size and (t.min() < 0 or t.max() > self.steps):
             raise ValueError(f"timesteps must lie in [0, {self.steps}], got {t.min()}..{t.max()}")
         return np.asarray(np.exp(np.interp(t, np.arange(self.steps + 1), self._log_abar)))
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def q_sample(x0: Array, eps: Array, abar: Any) -> Array:

@@ -165,10 +165,6 @@ class UNet(nn.Module):
         return F.pixel_shuffle(h, patch) if patch > 1 else cast(Tensor, h)
 
 
-def parameter_count(net: nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
-
-
 def channels_last(net: UNet) -> UNet:
     """The same network with its weights laid out for channels-last convolutions."""
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -84,8 +84,12 @@ async def _open(
     database = Database(settings.url)
     stack.callback(database.close)
     await asyncio.to_thread(database.migrate)
-    blobs = BlobStore(settings.data / "blobs")
-    blobs.sweep()
+    try:
+        blobs = BlobStore(settings.data / "blobs")
+        blobs.sweep()
+    except OSError as error:
+        reason = error.strerror
+        raise StartupError(f"{settings.data / 'blobs'} cannot be used ({reason}); see --data") from None
     ledger = Ledger(database, blobs, engine)
     await asyncio.to_thread(ledger.register_model, path)
     inspector = Inspector(engine, ledger, settings, metrics)

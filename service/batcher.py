@@ -84,7 +84,7 @@ class Batcher:
 
     def check_room(self) -> None:
         """Raise 503 with Retry-After when the queue is at its bound."""
-        if self._closing:
+        if not self.healthy:
             raise InspectionError(503, "shutting-down", "the service is stopping; try again", retry_after_s=5)
         if self._reserved >= self._queue_size:
             detail = f"{self._reserved} images are waiting already; slow down and send the image again"
@@ -106,7 +106,12 @@ class Batcher:
             self._reserved -= 1
 
     async def submit(self, identifier: str, image: NDArray[np.float32], seed: int, profile: str) -> Finished:
-        """Wait for the engine's answer; raises what the engine raised for this image alone."""
+        """Wait for the engine's answer; raises what the engine raised for this image alone.
+
+        Cancelled when batches are no longer formed: nobody would ever answer.
+        """
+        if self._loop_task.done():
+            raise Cancelled("the service is stopping")
         job = _Job(identifier, image, seed, profile, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._wake.set()

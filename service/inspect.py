@@ -26,7 +26,6 @@ from service.blobs import BlobMissing
 from service.db.tables import InspectionRow
 from service.decode import Decoder
 from service.errors import InspectionError, as_inspection_error
-from service.ids import new_id
 from service.ledger import Accepted, Ledger, new_row, request_digest
 from service.metadata import Metadata
 from service.metrics import Metrics
@@ -65,7 +64,9 @@ class Inspector:
     async def start(self) -> None:
         """Warm the engine up, then take up what the last process left."""
         await self.batcher.warm_up(self._default_profile)
-        self._recovery = asyncio.create_task(self._recover(new_id()), name="recovery")
+        newest = await asyncio.to_thread(self._ledger.newest_id)
+        if newest is not None:
+            self._recovery = asyncio.create_task(self._recover(newest), name="recovery")
 
     async def close(self) -> None:
         """Finish accepted work within the grace period; the rest stays queued in the database."""
@@ -210,12 +211,12 @@ class Inspector:
         self._marks.add(task)
         task.add_done_callback(self._marks.discard)
 
-    async def _recover(self, before: str) -> None:
+    async def _recover(self, until: str) -> None:
         """Run what was accepted before this process and never finished, oldest first."""
         after, count = "", 0
         while True:
             try:
-                rows = await asyncio.to_thread(self._ledger.pending, after, before)
+                rows = await asyncio.to_thread(self._ledger.pending, after, until)
             except OperationalError as error:
                 log.warning("unfinished inspections cannot be read yet: %s", error)
                 await asyncio.sleep(_RECOVERY_RETRY_S)
@@ -223,7 +224,10 @@ class Inspector:
             if not rows:
                 break
             for row in rows:
-                after, count = row.id, count + 1
+                after = row.id
+                if row.id in self._tasks:  # accepted by this process, under a clock that was set back
+                    continue
+                count += 1
                 await self._recovering.acquire()
                 await self._resume(row)
         if count:

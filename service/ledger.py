@@ -84,10 +84,14 @@ class Ledger:
         with self._database.read() as session:
             return repository.page(session, wanted, limit=limit, before=before)
 
-    def pending(self, after: str, before: str) -> Sequence[InspectionRow]:
-        """Unfinished inspections with ids between the two, oldest first; in portions."""
+    def newest_id(self) -> str | None:
         with self._database.read() as session:
-            return repository.pending(session, after=after, before=before)
+            return repository.newest_id(session)
+
+    def pending(self, after: str, until: str) -> Sequence[InspectionRow]:
+        """Unfinished inspections with `after` < id <= `until`, oldest first; in portions."""
+        with self._database.read() as session:
+            return repository.pending(session, after=after, until=until)
 
     def start(self, identifiers: Collection[str]) -> None:
         with self._database.write() as session:

@@ -7,6 +7,7 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InspectionError, as_inspection_error, problem
@@ -56,6 +57,8 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            log.debug("the client went away while it was sending")
         except Exception as error:
             known = as_inspection_error(error)
             if known.status == 500 or status:
@@ -77,7 +80,7 @@ class RequestContext:
         quiet = route.startswith(("/healthz", "/metrics", "/static"))
         log.log(
             logging.DEBUG if quiet else logging.INFO,
-            "%s %s %d",
+            "%s %r %d",  # quoted: a path may hold line breaks, and must not write log lines of its own
             scope["method"],
             scope["path"],
             status,

@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.anomaly import (
+    MedianRange,
     anomaly_map,
     contamination_estimate,
+    fit_median_range,
     fit_score_calibration,
     image_score,
+    smoothed_residual,
 )
 from models.bundle import MapRecipe, Profile, ProfileCalibration, Thresholds
 from models.engine import residual_levels
@@ -75,7 +78,10 @@ def calibrate_profile(
         report(name, len(collected), len(indices))
     residuals = np.stack(collected)  # [N, K, H, W]
     scales = np.median(residuals, axis=(0, 2, 3)).astype(np.float32)
-    maps = [_map(levels, scales, profile.map) for levels in residuals]
+    medians = _median_range(residuals, scales, profile.map)
+    maps = [
+        anomaly_map(levels, scales, sigma_px=profile.map.sigma_px, medians=medians) for levels in residuals
+    ]
     scores = np.array([image_score(amap, profile.map.top_fraction) for amap in maps])
     fitted = fit_score_calibration(scores)
     calibrated = np.array([fitted.calibrate(score) for score in scores])
@@ -85,6 +91,7 @@ def calibrate_profile(
             residual_scales=tuple(float(max(scale, 1e-6)) for scale in scales),
             score_location=fitted.location,
             score_scale=fitted.scale,
+            median_range=None if medians is None else (medians.low, medians.high),
             suggested=suggested,
             map_max=SCALE_HEADROOM * fitted.raw(suggested.reject),
             images=len(indices),
@@ -107,5 +114,9 @@ def suggest_thresholds(spec: Calibration) -> Thresholds:
     )
 
 
-def _map(levels: Float, scales: Float, recipe: MapRecipe) -> Float:
-    return anomaly_map(levels, scales, sigma_px=recipe.sigma_px, image_median=recipe.image_median)
+def _median_range(residuals: Float, scales: Float, recipe: MapRecipe) -> MedianRange | None:
+    """The medians that the training images show; None when the recipe does not divide by them."""
+    if not recipe.image_median:
+        return None
+    smoothed = [smoothed_residual(levels, scales, recipe.sigma_px) for levels in residuals]
+    return fit_median_range(np.array([np.median(image) for image in smoothed]))

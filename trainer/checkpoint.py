@@ -44,8 +44,8 @@ def save_checkpoint(
         tensors |= {f"opt.{index}.{name}": state[name] for name in _MOMENTS}
     save_file({k: _plain(v) for k, v in tensors.items()}, work / "tensors.safetensors")
     (work / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
-    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     work.rename(folder)
     shutil.rmtree(old, ignore_errors=True)

@@ -5,6 +5,7 @@ import sys
 import click
 
 from models.bundle import BundleError
+from models.engine import EngineError
 from trainer.demo_data import demo_data
 from trainer.errors import TrainerError
 from trainer.evaluate_command import evaluate
@@ -25,7 +26,7 @@ def main() -> None:
     """Entry point: an expected failure is one line on standard error and status 2."""
     try:
         cli()
-    except (TrainerError, BundleError, OSError) as error:
+    except (TrainerError, BundleError, EngineError, OSError) as error:
         click.echo(f"inlier-trainer: {error}", err=True)
         sys.exit(2)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.decode import DecodeError, Image, decode
 from models.preprocess import Preprocess, to_uint8
+from models.samplers import image_seed
 from trainer.errors import TrainerError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -37,6 +38,7 @@ class TrainingSet:
     pixels: NDArray[np.uint8]  # [N, C, H, W]
     paths: list[Path]
     mixed: list[bool]  # True for images that `Mix` added
+    seeds: list[int]  # of each image's noise, as in serving
     skipped: list[tuple[Path, str]]  # unreadable files and why
     snapshot: str  # sha256 over the sorted content hashes
     preprocess: Preprocess
@@ -64,13 +66,21 @@ def choose_files(folder: Path, mix: Mix | None) -> tuple[list[Path], list[bool]]
     With a pool too small for the asked fraction, fewer of the folder's own images are used instead.
     """
     own = find_images(folder)
+    if (folder / "test").is_dir() and (folder / "ground_truth").is_dir():
+        raise DataError(
+            f"{folder} holds test images and masks, too; train on {folder / 'train'} or a part of it"
+        )
     if mix is None:
         return own, [False] * len(own)
     if not 0 <= mix.fraction < 1:
         raise DataError(f"--mix-fraction must be at least 0 and below 1, got {mix.fraction}")
     pool = find_images(mix.folder)
+    if {path.resolve() for path in own} & {path.resolve() for path in pool}:
+        raise DataError(f"--mix {mix.folder} and {folder} share images; keep the defects outside of DATA")
     rng = np.random.default_rng(mix.seed)
     wanted = round(len(own) * mix.fraction / (1 - mix.fraction))
+    if mix.fraction > 0 and wanted == 0:
+        raise DataError(f"{mix.fraction:g} of {len(own)} images is less than one; raise --mix-fraction")
     if wanted > len(pool):
         wanted = len(pool)
         kept = max(1, round(wanted * (1 - mix.fraction) / mix.fraction))
@@ -100,6 +110,7 @@ def load_training_set(
     array = np.lib.format.open_memmap(cache, mode="w+", dtype=np.uint8, shape=shape)
     kept: list[int] = []
     hashes: list[bytes] = []
+    seeds: list[int] = []
     skipped: list[tuple[Path, str]] = []
     for index, path in enumerate(files):
         progress(index, len(files))
@@ -111,6 +122,7 @@ def load_training_set(
             continue
         kept.append(index)
         hashes.append(hashlib.sha256(data).digest())
+        seeds.append(image_seed(data))
     progress(len(files), len(files))
     if not kept:
         reasons = "; ".join(f"{path.name}: {why}" for path, why in skipped[:3])
@@ -119,6 +131,7 @@ def load_training_set(
         pixels=array[: len(kept)],
         paths=[files[i] for i in kept],
         mixed=[mixed[i] for i in kept],
+        seeds=seeds,
         skipped=skipped,
         snapshot=hashlib.sha256(b"".join(sorted(hashes))).hexdigest(),
         preprocess=spec,

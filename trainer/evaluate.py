@@ -106,18 +106,6 @@ def profile_names(bundle: Bundle, asked: Sequence[str]) -> list[str]:
 def _open(bundle: Bundle, settings: Settings) -> Engine:
     if settings.batch_size < 1:
         raise EvaluationError(f"the batch size must be at least 1, got {settings.batch_size}")
-    if settings.runtime == "onnx" and settings.device == "gpu":
-        import onnxruntime
-
-        # ONNX Runtime would fall back to the CPU in silence, and the times would be a lie
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise EvaluationError(
-                "ONNX Runtime has no CUDA here; use --runtime torch or install onnxruntime-gpu"
-            )
-    if settings.runtime == "torch" and settings.threads:
-        import torch
-
-        torch.set_num_threads(settings.threads)
     return open_engine(bundle, settings.runtime, settings.device, settings.threads)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.metadata
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,17 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors.numpy import save_file
 
-from models.bundle import FILES, Bundle, Manifest, TrainingData, write_bundle
+from models.bundle import FILES, Bundle, Manifest, Network, TrainingData, write_bundle
 from models.engine import OnnxDenoiser
 from models.preprocess import to_float
-from models.samplers import image_seed
 from trainer.calibrate import Calibrated, calibrate_profile
 from trainer.checkpoint import find_checkpoint
 from trainer.data import Mix, TrainingSet, choose_files, load_training_set, relative_names
 from trainer.device import Device
 from trainer.export import check_parity, write_onnx, write_weights
 from trainer.loop import Trained, learning_rate, train
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, RecipeError
 from trainer.report import write_report
 
 AUDIT_PROFILE = "fast"  # ranks the training images, so it sees every one of them
@@ -62,6 +62,7 @@ def fit(
     `out` also keeps the resolved recipe, the loss curve, the checkpoint and the list of skipped files.
     Raises DataError, RecipeError, CheckpointError, TrainingError, ExportError, FileExistsError.
     """
+    check_names(name, version)
     target = out / "bundle"
     if target.exists():
         raise FileExistsError(f"{target} exists and a bundle is never changed; choose another --out")
@@ -70,10 +71,13 @@ def fit(
         raise FileExistsError(
             f"{out} holds an unfinished run; add --resume to go on, or choose another --out"
         )
+    files, mixed = choose_files(folder, mix)
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"--out {out} is a file; name a folder")
     out.mkdir(parents=True, exist_ok=True)
+    data = _load(files, mixed, recipe, out, stages)
     if not started:
         (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    data = _load(folder, recipe, out, stages, mix)
 
     with stages("training", recipe.training.steps) as advance:
         trained = train(
@@ -107,8 +111,15 @@ def fit(
     return FitResult(write_bundle(target, fill), data, trained, parity)
 
 
-def _load(folder: Path, recipe: Recipe, out: Path, stages: Stages, mix: Mix | None) -> TrainingSet:
-    files, mixed = choose_files(folder, mix)
+def check_names(name: str, version: str | None) -> None:
+    """RecipeError for a name or version that the manifest would refuse after hours of training."""
+    for what, field, value in (("name", "name", name), ("--model-version", "version", version)):
+        pattern = next(m.pattern for m in Manifest.model_fields[field].metadata if hasattr(m, "pattern"))
+        if value is not None and not re.match(pattern, value):
+            raise RecipeError(f"{what} {value!r} must be letters, digits, '.', '_', '-' ({pattern})")
+
+
+def _load(files: list[Path], mixed: list[bool], recipe: Recipe, out: Path, stages: Stages) -> TrainingSet:
     with stages("reading images", len(files)) as advance:
         data = load_training_set(
             files,
@@ -119,14 +130,13 @@ def _load(folder: Path, recipe: Recipe, out: Path, stages: Stages, mix: Mix | No
             progress=lambda done, total: advance(done, ""),
         )
     _write_rows(out / "skipped.csv", ("path", "reason"), data.skipped)
-    if mix is not None:
+    if any(mixed):
         names = relative_names(data.paths)
         _write_rows(out / "mixed.csv", ("path", "mixed_in"), zip(names, map(int, data.mixed), strict=True))
     return data
 
 
 def _calibrate(recipe: Recipe, data: TrainingSet, net: OnnxDenoiser, stages: Stages) -> dict[str, Calibrated]:
-    seeds = [image_seed(path.read_bytes()) for path in data.paths]
     calibrated = {}
     for name, profile in recipe.profiles.items():
         with stages(f"calibrating {name}", len(data.pixels)) as advance:
@@ -136,7 +146,7 @@ def _calibrate(recipe: Recipe, data: TrainingSet, net: OnnxDenoiser, stages: Sta
                 name,
                 profile,
                 data.pixels,
-                seeds,
+                data.seeds,
                 recipe.calibration,
                 subset_seed=recipe.training.seed,
                 whole_set=name == AUDIT_PROFILE,
@@ -162,9 +172,9 @@ def _manifest(
         created_at=now.isoformat(timespec="seconds"),
         files=dict.fromkeys(FILES, "0" * 64),
         recipe=recipe.model_dump(mode="json"),
-        network=trained.net.config.to_dict(),
+        network=Network(**trained.net.config.to_dict()),
         preprocess=data.preprocess,
-        process=recipe.process.build().to_dict(),
+        process=recipe.process,
         profiles=recipe.profiles,
         default_profile={"cpu": "fast", "gpu": "paper"},
         calibration={key: found.calibration for key, found in calibrated.items()},
@@ -228,7 +238,8 @@ def _write_report(
 
 
 def _write_rows(path: Path, header: tuple[str, ...], rows: Any) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    # A file name need not be UTF-8; it is still listed, with what is not escaped.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -173,8 +173,9 @@ class Planner:
     def __init__(self, max_minutes: float | None, progress: Progress) -> None:
         self._limit_s = None if max_minutes is None else 60.0 * max_minutes
         self._progress = progress
-        self._planned = progress.step > self.MEASURE
+        self._planned = progress.step >= self.MEASURE
         self._last = self._settled = time.perf_counter()
+        self._settled_at = progress.step
 
     def out_of_time(self) -> bool:
         return self._limit_s is not None and self._progress.seconds >= self._limit_s
@@ -184,11 +185,11 @@ class Planner:
         self._progress.seconds += now - self._last
         self._last = now
         if self._progress.step <= self.SETTLE:
-            self._settled = now
+            self._settled, self._settled_at = now, self._progress.step
         if self._limit_s is None or self._planned or self._progress.step < self.MEASURE:
             return
         self._planned = True
-        per_step = (now - self._settled) / (self.MEASURE - self.SETTLE)
+        per_step = (now - self._settled) / (self._progress.step - self._settled_at)
         left_s = 0.97 * self._limit_s - self._progress.seconds
         affordable = self._progress.step + int(left_s / per_step)
         self._progress.total_steps = max(self._progress.step, min(self._progress.total_steps, affordable))

@@ -1,6 +1,7 @@
 """The recipe: every choice of a training run in one typed place, read from TOML, overridable by flags."""
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -9,9 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.bundle import ChainProfile, MapRecipe, OneStepProfile, Profile
+from models.bundle import ChainProfile, MapRecipe, OneStepProfile, Process, Profile
 from models.losses import PENALTIES, REDUCTIONS
-from models.process import DiffusionProcess
 from models.unet import UNetConfig
 from trainer.errors import TrainerError
 
@@ -67,15 +67,6 @@ class Network(_Section):
         return UNetConfig(channels=channels, **self.model_dump())
 
 
-class Process(_Section):
-    steps: int = Field(default=1000, ge=1)
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-
-    def build(self) -> DiffusionProcess:
-        return DiffusionProcess(self.steps, self.beta_start, self.beta_end)
-
-
 class Training(_Section):
     penalty: Slot = Slot(name="huber")
     reduction: Slot = Slot(name="mean")
@@ -88,7 +79,7 @@ class Training(_Section):
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     clip_norm: float = Field(default=1.0, gt=0)
     flips: bool = True
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     checkpoint_every: int = Field(default=500, ge=1)
 
@@ -173,7 +164,11 @@ def load_recipe(name_or_file: str, overrides: Mapping[str, Any] | None = None) -
     if path.suffix == ".toml":
         if not path.is_file():
             raise RecipeError(f"there is no recipe file {path}")
-        text, name = path.read_text(encoding="utf-8"), path.stem
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise RecipeError(f"recipe {path} is not UTF-8 text") from None
+        name = re.sub(r"[^a-z0-9._-]", "-", path.stem.lower()).strip("-._") or "recipe"
     elif name_or_file in available_recipes():
         text = (resources.files("trainer") / "recipes" / f"{name_or_file}.toml").read_text(encoding="utf-8")
         name = name_or_file

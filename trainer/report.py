@@ -112,7 +112,7 @@ def write_report(
         recipe=json.dumps(recipe, indent=2, ensure_ascii=False, default=str),
         frame=(WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM),
     )
-    path.write_text(html, encoding="utf-8")
+    path.write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def curve_chart(title: str, curve: Curve, log: bool = False) -> Chart:

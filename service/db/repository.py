@@ -57,15 +57,20 @@ def page(session: Session, wanted: Filter, *, limit: int, before: str | None = N
     return Page(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
 
 
-def pending(session: Session, *, after: str, before: str, limit: int = 100) -> Sequence[InspectionRow]:
-    """Accepted and unfinished inspections with `after` < id < `before`, oldest first."""
+def pending(session: Session, *, after: str, until: str, limit: int = 100) -> Sequence[InspectionRow]:
+    """Accepted and unfinished inspections with `after` < id <= `until`, oldest first."""
     query = (
         select(InspectionRow)
-        .where(InspectionRow.status.in_(PENDING), InspectionRow.id > after, InspectionRow.id < before)
+        .where(InspectionRow.status.in_(PENDING), InspectionRow.id > after, InspectionRow.id <= until)
         .order_by(InspectionRow.id)
         .limit(limit)
     )
     return session.scalars(query).all()
+
+
+def newest_id(session: Session) -> str | None:
+    """The largest id there is; ids carry their time, but a clock may have been set back since."""
+    return session.scalar(select(func.max(InspectionRow.id)))
 
 
 def start(session: Session, identifiers: Collection[str]) -> None:

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.anomaly import (
+    MedianRange,
     ScoreCalibration,
     Verdict,
     anomaly_map,
     contamination_estimate,
+    fit_median_range,
     fit_score_calibration,
     image_score,
     regions,
@@ -29,22 +31,40 @@ def test_residual_is_the_mean_over_channels() -> None:
 
 def test_map_weighs_noise_levels_by_their_usual_residual() -> None:
     levels = np.stack([np.full((8, 8), 0.1), np.full((8, 8), 0.4)]).astype(np.float32)
-    amap = anomaly_map(levels, np.array([0.1, 0.2], np.float32), sigma_px=0, image_median=False)
+    amap = anomaly_map(levels, np.array([0.1, 0.2], np.float32), sigma_px=0, medians=None)
     np.testing.assert_allclose(amap, 1.5, rtol=1e-6)
 
 
 def test_image_median_makes_the_map_independent_of_overall_residual() -> None:
     levels = np.random.default_rng(0).uniform(0.5, 1, (1, 32, 32)).astype(np.float32)
-    settings = {"sigma_px": 2.0, "image_median": True}
-    quiet, loud = (anomaly_map(k * levels, ONE, **settings) for k in (1.0, 7.0))
+    medians = MedianRange(0.5, 10.0)
+    quiet, loud = (anomaly_map(k * levels, ONE, sigma_px=2.0, medians=medians) for k in (1.0, 7.0))
     np.testing.assert_allclose(quiet, loud, rtol=1e-5)
     assert np.median(quiet) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("median", "factor"), [(0.5, 1), (2, 1), (6, 3), (0.1, 5), (0, 5e5)])
+def test_a_median_that_training_never_showed_is_not_divided_away(median: float, factor: float) -> None:
+    """Noise or a covered lens has a flat map; its own median would make it look perfect."""
+    levels = np.full((1, 8, 8), median, dtype=np.float32)
+    amap = anomaly_map(levels, ONE, sigma_px=0, medians=MedianRange(0.5, 2.0))
+    np.testing.assert_allclose(amap, factor if median else 0.0, rtol=1e-5)
+    assert MedianRange(0.5, 2.0).divisor(median) > 0
+
+
+def test_median_range_covers_training_and_ignores_a_few_strays() -> None:
+    medians = np.exp(np.random.default_rng(0).normal(0, 0.1, 500))
+    medians[:50] = 40.0
+    found = fit_median_range(medians)
+    assert 0.55 < found.low < 0.75
+    assert 1.3 < found.high < 1.8
+    assert fit_median_range(np.ones(5)).high > 1.09  # equal images still leave room
 
 
 def test_smoothing_keeps_the_sum_of_a_spot() -> None:
     levels = np.zeros((1, 33, 33), dtype=np.float32)
     levels[0, 16, 16] = 1
-    amap = anomaly_map(levels, ONE, sigma_px=2.0, image_median=False)
+    amap = anomaly_map(levels, ONE, sigma_px=2.0, medians=None)
     assert amap.sum() == pytest.approx(1.0, abs=1e-3)
     assert amap.argmax() == 16 * 33 + 16
 

@@ -1,6 +1,7 @@
 """A bundle is whole, unchanged and harmless, or it is refused."""
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -104,12 +105,33 @@ def test_paths_in_the_manifest_are_refused(copy: Path, name: str) -> None:
         {"calibration": {}},
         {"default_profile": {"cpu": "nope", "gpu": "paper"}},
         {"name": "../x"},
+        {"process": {"steps": 1000.7, "beta_start": 1e-4, "beta_end": 0.02}},
+        {"process": {"steps": 1000, "beta_start": 2.0, "beta_end": 0.02}},
+        {"process": {"step": 1000}},
+        {"preprocess": {"height": 33, "width": 32, "channels": 1}},
     ],
 )
 def test_other_schemas_and_contradictions_are_refused(copy: Path, changes: dict[str, Any]) -> None:
     change_manifest(copy, **changes)
     with pytest.raises(BundleError, match="not valid"):
         load_bundle(copy)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+@pytest.mark.parametrize("place", ["score_location", "score_scale", "map_max"])
+def test_numbers_that_are_none_are_refused(copy: Path, place: str, value: float) -> None:
+    """An infinite threshold or scale would make every part a PASS."""
+    calibration = json.loads((copy / "manifest.json").read_text())["calibration"]
+    calibration["fast"][place] = value
+    change_manifest(copy, calibration=calibration)
+    with pytest.raises(BundleError, match="not valid"):
+        load_bundle(copy)
+
+
+def test_a_link_to_a_bundle_is_followed_once(copy: Path, tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    link.symlink_to(copy)
+    assert load_bundle(link).path == copy.resolve()
 
 
 def test_something_that_is_no_bundle(tmp_path: Path) -> None:

@@ -100,6 +100,17 @@ def test_sixteen_bit_scales_to_eight() -> None:
     np.testing.assert_array_equal(to_uint8(wide, SPEC)[0], gray8)
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 4096), (4096, 64)])
+def test_a_thin_line_survives_when_one_axis_shrinks_and_the_other_grows(height: int, width: int) -> None:
+    pixels = np.zeros((height, width), np.uint8)
+    if width > height:
+        pixels[:, 2001:2004] = 255
+    else:
+        pixels[2001:2004] = 255
+    small = to_uint8(decode(encode(pixels)), Preprocess(height=128, width=128, channels=1))
+    assert small.max() == pytest.approx(255 * 3 / 32, abs=2)  # 3 of 32 pixels, averaged
+
+
 def test_channels_are_matched() -> None:
     colour = Preprocess(height=24, width=40, channels=3)
     gray = decode(encode(RGB[:, :, 0]))

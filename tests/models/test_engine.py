@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.anomaly import image_score
 from models.bundle import Bundle
 from models.decode import decode
-from models.engine import BundleEngine, open_engine
+from models.engine import BundleEngine, EngineError, Runtime, open_engine
 from models.preprocess import preprocess
 from models.samplers import image_seed
 
@@ -76,6 +77,29 @@ def test_training_images_are_unsuspicious(engine: BundleEngine, batch: tuple[np.
     stored = engine.manifest.calibration["fast"].score
     calibrated = [stored.calibrate(result.score) for result in engine.run(*batch, "fast")]
     assert abs(float(np.median(calibrated))) < 4
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("what", ["stripes", "checker"])
+def test_pictures_of_no_part_are_never_unsuspicious(engine: BundleEngine, what: str, profile: str) -> None:
+    """A dead camera or a wrong part must not score like a good one because all of it is wrong."""
+    y, x = np.mgrid[:32, :32]
+    pictures = {
+        "stripes": np.where(x % 4 < 2, 1.0, -1.0),
+        "checker": np.where((x + y) % 2, 1.0, -1.0),
+    }
+    image = pictures[what].astype(np.float32)[None, None]
+    calibration = engine.manifest.calibration[profile]
+    (result,) = engine.run(image, [1], profile)
+    assert calibration.score.calibrate(result.score) > calibration.suggested.review
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_a_gpu_that_is_not_there_is_said_and_not_replaced(tiny_bundle: Bundle, runtime: Runtime) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(EngineError, match="use --device cpu"):
+        open_engine(tiny_bundle, runtime=runtime, device="gpu")
 
 
 def test_unknown_profile(engine: BundleEngine, batch: tuple[np.ndarray, list[int]]) -> None:

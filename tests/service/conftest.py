@@ -42,6 +42,7 @@ def manifest_values() -> dict[str, object]:
         "residual_scales": (0.2,),
         "score_location": 0.5,
         "score_scale": 0.3,
+        "median_range": (0.5, 2.0),
         "suggested": {"review": 3.0, "reject": 5.0},
         "map_max": 4.0,
         "images": 10,
@@ -63,7 +64,14 @@ def manifest_values() -> dict[str, object]:
         "metrics": {},
         "training_data": {"snapshot": "0" * 64, "images": 10, "estimated_contamination": 0.1},
         "libraries": {},
-        "network": {},
+        "network": {
+            "channels": 3,
+            "widths": (16,),
+            "blocks": 1,
+            "patch": 2,
+            "groups": 8,
+            "attention": False,
+        },
     }
 
 

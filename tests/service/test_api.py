@@ -7,9 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
 from service.app import create_app
+from service.metrics import Metrics
+from service.middleware import RequestContext
 from service.settings import Settings
 from tests.service.conftest import PixelEngine, flat
 
@@ -164,6 +168,31 @@ def test_a_broken_database_is_503_and_nothing_is_accepted(client: TestClient, se
     assert_problem(answer, 503, "database-unavailable")
     assert int(answer.headers["retry-after"]) >= 1
     assert client.get("/v1/inspections").status_code == 503
+
+
+def test_a_path_cannot_write_log_lines(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        client.get("/x%0a2026-01-01 INFO forged")
+    assert any("forged" in record.getMessage() for record in caplog.records)
+    assert not any("\n" in record.getMessage() for record in caplog.records)
+
+
+def test_a_client_that_leaves_while_sending_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[Message] = []
+
+    async def leaves(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ClientDisconnect
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/inspections", "headers": []}
+    asyncio.run(RequestContext(leaves, Metrics())(scope, receive, send))
+    assert sent == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_request_ids(client: TestClient) -> None:

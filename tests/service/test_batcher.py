@@ -135,6 +135,18 @@ def test_warm_up_runs_one_image_and_a_full_batch() -> None:
     assert [(profile, len(values)) for profile, values in engine.batches] == [("paper", 1), ("paper", 4)]
 
 
+def test_nobody_waits_for_a_batcher_that_has_ended() -> None:
+    """A job whose preprocessing outlasted the grace period must not keep the process from ending."""
+
+    async def run() -> None:
+        batcher = Batcher(PixelEngine(), Metrics(), queue_size=4, batch_size=2, batch_delay_s=0)
+        await batcher.close(0.1)
+        with pytest.raises(Cancelled):
+            await asyncio.wait_for(batcher.submit("1", image(1), 1, "fast"), 5)
+
+    asyncio.run(run())
+
+
 def test_close_drains_within_grace_and_cancels_after() -> None:
     engine = PixelEngine(delay_s=0.02)
 

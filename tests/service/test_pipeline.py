@@ -135,6 +135,24 @@ def test_unfinished_work_is_taken_up_at_the_next_start(settings: Settings) -> No
     assert 9 not in [value for _, values in second.batches for value in values]
 
 
+def test_unfinished_work_from_a_later_clock_is_taken_up_too(settings: Settings) -> None:
+    """After a reboot with the clock set back, what waits was made in the future."""
+    engine = PixelEngine()
+    short = settings.model_copy(update={"shutdown_grace_s": 0.05})
+    with TestClient(create_app(short, engine)) as client:
+        engine.go.clear()
+        old = client.post("/v1/inspections", content=flat(9), headers={"Content-Type": "image/png"}).json()[
+            "id"
+        ]
+    later = "ffff0000-0000-7000-8000-000000000000"
+    database = Database(short.url)
+    with database.write() as session:
+        session.execute(text("UPDATE inspections SET id = :new WHERE id = :old"), {"new": later, "old": old})
+    database.close()
+    with TestClient(create_app(short, PixelEngine())) as client:
+        assert finished(client, later)["score"]["raw"] == 9
+
+
 @pytest.mark.timeout(60)
 def test_row_and_image_exist_before_the_answer(
     client: TestClient, engine: PixelEngine, settings: Settings

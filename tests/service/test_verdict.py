@@ -16,6 +16,7 @@ CALIBRATION = ProfileCalibration(
     score_location=0.37,
     score_scale=0.113,
     suggested=Thresholds(review=3, reject=5),
+    median_range=(0.5, 2.0),
     map_max=4,
     images=9,
 )

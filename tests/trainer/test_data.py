@@ -70,6 +70,23 @@ def test_mix_makes_the_asked_share_of_the_whole(tmp_path: Path, fraction: float,
     assert choose_files(good, Mix(bad, fraction, seed=3))[0] == files
 
 
+def test_mix_inside_the_data_or_too_small_is_refused(tmp_path: Path) -> None:
+    good = fake_pool(tmp_path / "good", 8)
+    inside = fake_pool(good / "bad", 8)
+    with pytest.raises(DataError, match="share images"):
+        choose_files(good, Mix(inside, 0.2, seed=0))
+    outside = fake_pool(tmp_path / "bad", 8)
+    with pytest.raises(DataError, match="less than one"):
+        choose_files(outside, Mix(inside, 0.01, seed=0))
+
+
+def test_test_images_are_not_trained_on_by_mistake(tmp_path: Path) -> None:
+    for name in ("train", "test", "ground_truth"):
+        fake_pool(tmp_path / name, 1)
+    with pytest.raises(DataError, match=r"train on .*train"):
+        choose_files(tmp_path, None)
+
+
 def test_mix_seed_chooses_other_defects(tmp_path: Path) -> None:
     good, bad = fake_pool(tmp_path / "good", 80), fake_pool(tmp_path / "bad", 100)
     first, second = (choose_files(good, Mix(bad, 0.2, seed))[0] for seed in (0, 1))

@@ -79,7 +79,6 @@ def loss_curve(out: Path) -> list[str]:
         return [row["loss"] for row in csv.DictReader(file)]
 
 
-@pytest.mark.slow
 def test_a_run_killed_outright_resumes_to_the_same_curve(tmp_path: Path, parts_folder: Path) -> None:
     recipe, killed, whole = tmp_path / "tiny.toml", tmp_path / "killed", tmp_path / "whole"
     recipe.write_text(TINY)
@@ -117,6 +116,8 @@ def test_a_run_killed_outright_resumes_to_the_same_curve(tmp_path: Path, parts_f
         ([".", "--out", "x", "--recipe", "nope"], "choose one of"),
         ([".", "--out", "x", "--set", "training.steps=0"], "training.steps"),
         ([".", "--out", "x", "--set", "nonsense"], "must look like"),
+        ([".", "--out", "x", "--name", "Line A"], "name 'Line A' must be"),
+        ([".", "--out", "x", "--model-version", "v 1"], "--model-version 'v 1' must be"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(

@@ -77,6 +77,29 @@ def test_a_crash_between_the_two_renames_loses_nothing(
     assert read_progress(found).step == 2
 
 
+def test_a_kill_between_the_renames_after_a_resume_loses_nothing_either(
+    tiny_recipe: Recipe, data: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(changed(tiny_recipe, steps=2), data, tmp_path)
+    (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")
+
+    def power_cut(self: Path, target: Path) -> Path:
+        raise Killed
+
+    monkeypatch.setattr(Path, "rename", power_cut)
+    with pytest.raises(Killed):
+        run(changed(tiny_recipe, steps=2), data, tmp_path, resume=True)
+    assert find_checkpoint(tmp_path / "checkpoint") is not None
+
+
+def test_the_plan_is_made_once_however_late_the_run_was_resumed() -> None:
+    progress = Progress("", "", 5000, "no", step=Planner.MEASURE, seconds=6.0)
+    planner = Planner(1.0, progress)
+    progress.step += 1
+    planner.after_step()
+    assert progress.total_steps == 5000
+
+
 @pytest.mark.parametrize("penalty", ["huber", "mse"])
 def test_it_learns(tiny_recipe: Recipe, data: TrainingSet, tmp_path: Path, penalty: str) -> None:
     recipe = changed(tiny_recipe, steps=60, learning_rate=3e-3, penalty={"name": penalty})

@@ -54,6 +54,8 @@ def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
         ({"data.size": 100}, "divisible by the network's stride 16"),
         ({"training.steps.x": 1}, "not a section"),
         ({"process.steps": 200}, "go beyond process.steps"),
+        ({"process.beta_start": 2}, "not a noise schedule"),
+        ({"training.seed": 2**40}, "training.seed"),
         ({"profiles": {"fast": {"kind": "one_step", "timesteps": [50]}}}, r"\['paper'\] are missing"),
         ({"calibration.reject_rate": 0.5}, "must not exceed"),
     ],
@@ -63,7 +65,16 @@ def test_mistakes_are_named(overrides: dict[str, Any], message: str) -> None:
         load_recipe("default", overrides)
 
 
+def test_a_recipe_file_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "Tile A (new).toml"
+    path.write_text("[training]\nsteps = 5\n")
+    assert load_recipe(str(path)).name == "tile-a--new"
+
+
 def test_unknown_recipes_and_broken_files(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes('name = "kachel-\xe4"'.encode("latin-1"))
+    with pytest.raises(RecipeError, match="not UTF-8"):
+        load_recipe(str(tmp_path / "latin.toml"))
     with pytest.raises(RecipeError, match=r"choose one of .*default"):
         load_recipe("nope")
     with pytest.raises(RecipeError, match="no recipe file"):

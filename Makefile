@@ -1,0 +1,67 @@
+# Inlier from a fresh clone. Needs make, git and Python 3.11 or newer; everything else is installed
+# into .venv with the versions of constraints.txt. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check
+GOAL   := $(or $(firstword $(MAKECMDGOALS)),help)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo venv test slow browser lint types format check clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+demo: $(VENV)/.for-running ## train on made-up parts, serve, inspect; Ctrl-C stops it (EXIT=1: ends by itself)
+	@$(PY) deploy/demo/run.py $(if $(filter-out 0,$(EXIT)),--exit)
+
+venv: $(VENV)/.for-developing ## create .venv with everything a developer needs
+
+test: $(VENV)/.for-developing ## all tests but the slow ones
+	$(PY) -m pytest
+
+slow: $(VENV)/.for-developing ## the tests that take minutes, the demo itself among them
+	$(PY) -m pytest -m slow
+
+browser: $(VENV)/.for-developing ## the tests that look at pages in Chromium
+	REQUIRE_BROWSER=1 $(PY) -m pytest -m browser
+
+lint: $(VENV)/.for-developing ## ruff: rules and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(VENV)/.for-developing ## mypy, strict
+	$(PY) -m mypy
+
+format: $(VENV)/.for-developing ## let ruff rewrite what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+check: lint types test ## lint, types and test
+
+clean: ## remove the environment, the demo and every cache
+	rm -rf $(VENV) .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp per set of dependencies, so pip runs only when a file that decides about it has changed.
+$(VENV)/.for-running: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing what training and serving need (once; about 0.4 GB with torch's CPU build)"
+	$(PIP) install -c constraints.txt -e '.[trainer]'
+	@touch $@
+
+$(VENV)/.for-developing: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing what training, serving and the tests need (once; about 0.5 GB with torch's CPU build)"
+	$(PIP) install -c constraints.txt -e '.[trainer,dev]'
+	@touch $@ $(VENV)/.for-running
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Inlier needs Python 3.11 or newer, and '$(PYTHON)' is not that."; \
+	  echo "Name another one: make $(GOAL) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; \
+	  exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
