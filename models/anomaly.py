@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 Float = NDArray[np.float32]
 _MAD_TO_SIGMA = 1.4826
 _TINY = 1e-6
+UNFAMILIAR = 4.0
+"""Robust standard deviations of an image's median residual beyond which the image itself is the anomaly."""
+_FARTHEST = 20.0  # deviations beyond say no more, and must not overflow
 
 
 class Verdict(StrEnum):
@@ -58,21 +61,15 @@ def residual(x: Float, reconstruction: Float) -> Float:
 
 
 @dataclass(frozen=True)
-class MedianRange:
-    """The medians of smoothed residuals that the training images showed, with a robust margin."""
+class MedianCalibration:
+    """Robust location and scale of the log medians of smoothed residuals over the training images."""
 
-    low: float
-    high: float
+    location: float
+    scale: float
 
-    def divisor(self, median: float) -> float:
-        """What a map of this median is divided by: the median itself inside the range.
-
-        Outside, the map is scaled up by the factor that the median is off. An image that the network
-        restores as badly, or as suspiciously well, as no training image (noise, a wrong part, a covered
-        lens) must not be explained away by its own median.
-        """
-        excess = max(median / self.high, self.low / max(median, _TINY), 1.0)
-        return max(median, _TINY) / excess
+    def deviation(self, median: float) -> float:
+        """How far an image's median is from a typical one, either way, in robust standard deviations."""
+        return abs(math.log(max(median, _TINY)) - self.location) / self.scale
 
 
 def smoothed_residual(residuals: Float, scales: Float, sigma_px: float) -> Float:
@@ -87,15 +84,30 @@ def smoothed_residual(residuals: Float, scales: Float, sigma_px: float) -> Float
     return np.ascontiguousarray(combined, dtype=np.float32)
 
 
-def anomaly_map(residuals: Float, scales: Float, *, sigma_px: float, medians: MedianRange | None) -> Float:
-    """Residuals `[K, H, W]` -> anomaly map `[H, W]`, about 1 where nothing is wrong.
+def anomaly_map(smoothed: Float, *, image_median: bool) -> Float:
+    """Smoothed residual `[H, W]` -> anomaly map `[H, W]`, about 1 where nothing is wrong.
 
-    With `medians` the smoothed residual is divided by the image's own median, within that range.
+    With `image_median` it is divided by the image's own median, so that rough and smooth parts compare.
     """
-    combined = smoothed_residual(residuals, scales, sigma_px)
-    if medians is not None:
-        combined = combined / np.float32(medians.divisor(float(np.median(combined))))
-    return np.ascontiguousarray(combined, dtype=np.float32)
+    if not image_median:
+        return smoothed
+    return smoothed / np.float32(max(float(np.median(smoothed)), _TINY))
+
+
+def lift_unfamiliar(
+    amap: Float, score: float, median: float, medians: MedianCalibration, scores: ScoreCalibration
+) -> tuple[Float, float]:
+    """Scale up the map and score of an image that the network restores as no training image.
+
+    A picture of noise, a wrong part or a covered lens is equally wrong (or suspiciously easy)
+    everywhere, and dividing by its own median would make it look perfect. More than UNFAMILIAR robust
+    standard deviations from the training medians count as a score of as many.
+    """
+    deviation = min(medians.deviation(median), _FARTHEST)
+    if deviation <= UNFAMILIAR:
+        return amap, score
+    factor = max(1.0, scores.raw(deviation) / max(score, _TINY))
+    return amap * np.float32(factor), score * factor
 
 
 def image_score(amap: Float, top_fraction: float) -> float:
@@ -153,16 +165,11 @@ def fit_score_calibration(scores: NDArray[np.float64]) -> ScoreCalibration:
     return ScoreCalibration(location, max(_MAD_TO_SIGMA * float(np.median(below)), 1e-3))
 
 
-def fit_median_range(medians: NDArray[np.float64], margin: float = 4.0) -> MedianRange:
-    """`margin` robust sigmas of the log medians to either side of the typical training image.
-
-    Never narrower than a tenth either way, so that equal training images do not make a trap.
-    """
+def fit_median_calibration(medians: NDArray[np.float64]) -> MedianCalibration:
+    """Median and MAD of log medians; never tighter than 2.5 %, lest equal training images make a trap."""
     logs = np.log(np.maximum(np.asarray(medians, dtype=np.float64), _TINY))
     location = float(np.median(logs))
-    sigma = _MAD_TO_SIGMA * float(np.median(np.abs(logs - location)))
-    reach = max(margin * sigma, 0.1)
-    return MedianRange(math.exp(location - reach), math.exp(location + reach))
+    return MedianCalibration(location, max(_MAD_TO_SIGMA * float(np.median(np.abs(logs - location))), 0.025))
 
 
 def contamination_estimate(calibrated: NDArray[np.float64], z: float = 2.5) -> float:

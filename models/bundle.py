@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from models.anomaly import MedianRange, ScoreCalibration
+from models.anomaly import MedianCalibration, ScoreCalibration
 from models.preprocess import Preprocess
 from models.process import DiffusionProcess
 
@@ -122,16 +122,15 @@ class ProfileCalibration(_Model):
     )
     score_location: float = Field(description="median of log raw scores")
     score_scale: float = Field(gt=0, description="robust sigma of log raw scores")
-    median_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = Field(
-        description="medians of smoothed residuals seen in training; null when maps are not divided by theirs"
-    )
+    median_location: float = Field(description="median of the log medians of smoothed residuals")
+    median_scale: float = Field(gt=0, description="robust sigma of the log medians of smoothed residuals")
     suggested: Thresholds
     map_max: float = Field(gt=0, description="top of the fixed colour scale of the map")
     images: int = Field(ge=1, description="training images the profile was calibrated on")
 
     @property
-    def medians(self) -> MedianRange | None:
-        return None if self.median_range is None else MedianRange(*self.median_range)
+    def medians(self) -> MedianCalibration:
+        return MedianCalibration(self.median_location, self.median_scale)
 
     @property
     def score(self) -> ScoreCalibration:
@@ -207,8 +206,6 @@ class Manifest(_Model):
         for name, profile in self.profiles.items():
             if len(self.calibration[name].residual_scales) != profile.levels:
                 raise ValueError(f"profile {name}: {profile.levels} residual scales expected")
-            if (self.calibration[name].median_range is not None) != profile.map.image_median:
-                raise ValueError(f"profile {name}: map recipe and calibration disagree on the image median")
             if profile.largest_timestep > self.diffusion.steps:
                 raise ValueError(f"profile {name} goes beyond the process's {self.diffusion.steps} steps")
         for device in ("cpu", "gpu"):

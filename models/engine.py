@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.anomaly import anomaly_map, image_score, residual
+from models.anomaly import anomaly_map, image_score, lift_unfamiliar, residual, smoothed_residual
 from models.bundle import Bundle, ChainProfile, Manifest, Profile
 from models.process import DiffusionProcess
 from models.samplers import Denoiser, reconstruct_chain, reconstruct_one_step
@@ -114,8 +114,16 @@ class BundleEngine:
         scales = np.asarray(calibration.residual_scales, dtype=np.float32)
         results = []
         for levels, reconstruction in zip(residuals, healthy, strict=True):
-            amap = anomaly_map(levels, scales, sigma_px=spec.map.sigma_px, medians=calibration.medians)
-            results.append(RawMap(amap, reconstruction, image_score(amap, spec.map.top_fraction)))
+            smoothed = smoothed_residual(levels, scales, spec.map.sigma_px)
+            amap = anomaly_map(smoothed, image_median=spec.map.image_median)
+            amap, score = lift_unfamiliar(
+                amap,
+                image_score(amap, spec.map.top_fraction),
+                float(np.median(smoothed)),
+                calibration.medians,
+                calibration.score,
+            )
+            results.append(RawMap(amap, reconstruction, score))
         return results
 
 

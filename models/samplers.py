@@ -32,7 +32,12 @@ class Cancelled(Exception):
 
 def image_seed(data: bytes) -> int:
     """The seed of an inspection, from the image's encoded bytes: same image, same noise, same verdict."""
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+    return digest_seed(hashlib.sha256(data).hexdigest())
+
+
+def digest_seed(sha256: str) -> int:
+    """The same seed, from the hexadecimal sha256 of those bytes."""
+    return int(sha256[:16], 16)
 
 
 def generators(seeds: Sequence[int]) -> list[np.random.Generator]:

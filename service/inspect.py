@@ -19,7 +19,7 @@ from models.bundle import Thresholds
 from models.decode import Image
 from models.engine import Engine
 from models.preprocess import preprocess
-from models.samplers import Cancelled
+from models.samplers import Cancelled, digest_seed
 from service import render
 from service.batcher import Batcher, Finished
 from service.blobs import BlobMissing
@@ -132,7 +132,7 @@ class Inspector:
                 tensor = await asyncio.to_thread(preprocess, image, spec)
                 del image  # a full queue holds network inputs, not 64-megapixel originals
                 spent_s["preprocess"] = time.monotonic() - begun
-                seed = int(row.image_sha256[:16], 16)  # the same image gives the same verdict
+                seed = digest_seed(row.image_sha256)  # the same image gives the same verdict
                 finished = await self.batcher.submit(row.id, tensor, seed, row.profile)
                 spent_s |= {"queue": finished.queue_s, "inference": finished.inference_s}
                 values = await asyncio.to_thread(self._conclude, row, finished, spent_s, started)

@@ -9,7 +9,8 @@ from models.bundle import ProfileCalibration, Thresholds
 from models.engine import RawMap
 
 _MAX_REGIONS = 100
-_MIN_AREA_SHARE = 1e-4  # of the map: a speck of 2 pixels at 128 x 128, 7 at 256 x 256
+_MIN_AREA_SHARE = 1e-4  # of the map: 7 pixels at 256 x 256
+_MIN_AREA_PX = 3  # of the map, however small it is: less is a speck
 
 
 class EngineOutputError(RuntimeError):
@@ -42,6 +43,6 @@ def judge(
     threshold = min(calibration.score.raw(limits.review), raw.score)
     found = regions(raw.map, threshold, image_size)
     pixel_area = image_size[0] * image_size[1] / raw.map.size
-    smallest = _MIN_AREA_SHARE * raw.map.size * pixel_area
+    smallest = max(_MIN_AREA_PX, _MIN_AREA_SHARE * raw.map.size) * pixel_area
     large = [region for region in found if region.area_px >= smallest] or found[:1]
     return Judgement(score, decided, [asdict(region) for region in large[:_MAX_REGIONS]])

@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.anomaly import (
-    MedianRange,
     anomaly_map,
     contamination_estimate,
-    fit_median_range,
+    fit_median_calibration,
     fit_score_calibration,
     image_score,
     smoothed_residual,
 )
-from models.bundle import MapRecipe, Profile, ProfileCalibration, Thresholds
+from models.bundle import Profile, ProfileCalibration, Thresholds
 from models.engine import residual_levels
 from models.preprocess import to_float
 from models.process import DiffusionProcess
@@ -78,11 +77,11 @@ def calibrate_profile(
         report(name, len(collected), len(indices))
     residuals = np.stack(collected)  # [N, K, H, W]
     scales = np.median(residuals, axis=(0, 2, 3)).astype(np.float32)
-    medians = _median_range(residuals, scales, profile.map)
-    maps = [
-        anomaly_map(levels, scales, sigma_px=profile.map.sigma_px, medians=medians) for levels in residuals
-    ]
-    scores = np.array([image_score(amap, profile.map.top_fraction) for amap in maps])
+    recipe = profile.map
+    smoothed = [smoothed_residual(levels, scales, recipe.sigma_px) for levels in residuals]
+    maps = [anomaly_map(image, image_median=recipe.image_median) for image in smoothed]
+    scores = np.array([image_score(amap, recipe.top_fraction) for amap in maps])
+    medians = fit_median_calibration(np.array([np.median(image) for image in smoothed]))
     fitted = fit_score_calibration(scores)
     calibrated = np.array([fitted.calibrate(score) for score in scores])
     suggested = suggest_thresholds(spec)
@@ -91,7 +90,8 @@ def calibrate_profile(
             residual_scales=tuple(float(max(scale, 1e-6)) for scale in scales),
             score_location=fitted.location,
             score_scale=fitted.scale,
-            median_range=None if medians is None else (medians.low, medians.high),
+            median_location=medians.location,
+            median_scale=medians.scale,
             suggested=suggested,
             map_max=SCALE_HEADROOM * fitted.raw(suggested.reject),
             images=len(indices),
@@ -112,11 +112,3 @@ def suggest_thresholds(spec: Calibration) -> Thresholds:
     return Thresholds(
         review=normal.inv_cdf(1 - spec.review_rate), reject=normal.inv_cdf(1 - spec.reject_rate)
     )
-
-
-def _median_range(residuals: Float, scales: Float, recipe: MapRecipe) -> MedianRange | None:
-    """The medians that the training images show; None when the recipe does not divide by them."""
-    if not recipe.image_median:
-        return None
-    smoothed = [smoothed_residual(levels, scales, recipe.sigma_px) for levels in residuals]
-    return fit_median_range(np.array([np.median(image) for image in smoothed]))

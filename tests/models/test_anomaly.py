@@ -6,16 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.anomaly import (
-    MedianRange,
+    MedianCalibration,
     ScoreCalibration,
     Verdict,
     anomaly_map,
     contamination_estimate,
-    fit_median_range,
+    fit_median_calibration,
     fit_score_calibration,
     image_score,
+    lift_unfamiliar,
     regions,
     residual,
+    smoothed_residual,
     verdict,
 )
 
@@ -31,42 +33,56 @@ def test_residual_is_the_mean_over_channels() -> None:
 
 def test_map_weighs_noise_levels_by_their_usual_residual() -> None:
     levels = np.stack([np.full((8, 8), 0.1), np.full((8, 8), 0.4)]).astype(np.float32)
-    amap = anomaly_map(levels, np.array([0.1, 0.2], np.float32), sigma_px=0, medians=None)
-    np.testing.assert_allclose(amap, 1.5, rtol=1e-6)
+    smoothed = smoothed_residual(levels, np.array([0.1, 0.2], np.float32), sigma_px=0)
+    np.testing.assert_allclose(anomaly_map(smoothed, image_median=False), 1.5, rtol=1e-6)
 
 
 def test_image_median_makes_the_map_independent_of_overall_residual() -> None:
     levels = np.random.default_rng(0).uniform(0.5, 1, (1, 32, 32)).astype(np.float32)
-    medians = MedianRange(0.5, 10.0)
-    quiet, loud = (anomaly_map(k * levels, ONE, sigma_px=2.0, medians=medians) for k in (1.0, 7.0))
+    quiet, loud = (
+        anomaly_map(smoothed_residual(k * levels, ONE, 2.0), image_median=True) for k in (1.0, 7.0)
+    )
     np.testing.assert_allclose(quiet, loud, rtol=1e-5)
     assert np.median(quiet) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("median", "factor"), [(0.5, 1), (2, 1), (6, 3), (0.1, 5), (0, 5e5)])
-def test_a_median_that_training_never_showed_is_not_divided_away(median: float, factor: float) -> None:
+@pytest.mark.parametrize(
+    ("median", "lifted"), [(1, False), (1.45, False), (0.7, False), (1.6, True), (0.6, True)]
+)
+def test_a_picture_unlike_all_training_images_is_itself_the_anomaly(median: float, lifted: bool) -> None:
     """Noise or a covered lens has a flat map; its own median would make it look perfect."""
-    levels = np.full((1, 8, 8), median, dtype=np.float32)
-    amap = anomaly_map(levels, ONE, sigma_px=0, medians=MedianRange(0.5, 2.0))
-    np.testing.assert_allclose(amap, factor if median else 0.0, rtol=1e-5)
-    assert MedianRange(0.5, 2.0).divisor(median) > 0
+    medians, scores = MedianCalibration(0.0, 0.1), ScoreCalibration(1.0, 0.3)
+    flat = np.ones((8, 8), dtype=np.float32)
+    amap, score = lift_unfamiliar(flat, 1.0, median, medians, scores)
+    assert amap.max() == pytest.approx(score)
+    assert (score > 1.0) is lifted
+    if lifted:
+        assert scores.calibrate(score) == pytest.approx(medians.deviation(median), rel=1e-4)
 
 
-def test_median_range_covers_training_and_ignores_a_few_strays() -> None:
+@pytest.mark.parametrize("median", [0.0, 1e9])
+def test_lifting_never_overflows_and_never_lowers(median: float) -> None:
+    medians, scores = MedianCalibration(0.0, 0.1), ScoreCalibration(1.0, 0.3)
+    amap, score = lift_unfamiliar(np.full((2, 2), 1e6, np.float32), 1e6, median, medians, scores)
+    assert np.isfinite(amap).all()
+    assert score >= 1e6
+
+
+def test_median_calibration_ignores_a_few_strays() -> None:
     medians = np.exp(np.random.default_rng(0).normal(0, 0.1, 500))
     medians[:50] = 40.0
-    found = fit_median_range(medians)
-    assert 0.55 < found.low < 0.75
-    assert 1.3 < found.high < 1.8
-    assert fit_median_range(np.ones(5)).high > 1.09  # equal images still leave room
+    found = fit_median_calibration(medians)
+    assert found.location == pytest.approx(0, abs=0.03)
+    assert found.scale == pytest.approx(0.1, rel=0.3)
+    assert fit_median_calibration(np.ones(5)).deviation(1.05) < 4  # equal images still leave room
 
 
 def test_smoothing_keeps_the_sum_of_a_spot() -> None:
     levels = np.zeros((1, 33, 33), dtype=np.float32)
     levels[0, 16, 16] = 1
-    amap = anomaly_map(levels, ONE, sigma_px=2.0, medians=None)
-    assert amap.sum() == pytest.approx(1.0, abs=1e-3)
-    assert amap.argmax() == 16 * 33 + 16
+    smoothed = smoothed_residual(levels, ONE, sigma_px=2.0)
+    assert smoothed.sum() == pytest.approx(1.0, abs=1e-3)
+    assert smoothed.argmax() == 16 * 33 + 16
 
 
 def test_score_is_the_mean_of_the_highest_pixels() -> None:

@@ -1,5 +1,6 @@
 """Samplers against diffusers step by step, and against a toy problem solved in closed form."""
 
+import hashlib
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from models.samplers import (
     column,
     ddim_step,
     ddpm_step,
+    digest_seed,
     draw_noise,
     generators,
     image_seed,
@@ -208,3 +210,4 @@ def test_ddim_draws_no_noise_and_seed_comes_from_content() -> None:
     x = np.zeros((1, 1, 2, 2), dtype=np.float32)
     ddim_step(x, x, PROCESS.abar([10.0]), PROCESS.abar([5.0]), forbidden)
     assert image_seed(b"a") == image_seed(b"a") != image_seed(b"b")
+    assert image_seed(b"a") == digest_seed(hashlib.sha256(b"a").hexdigest())

@@ -16,7 +16,8 @@ CALIBRATION = ProfileCalibration(
     score_location=0.37,
     score_scale=0.113,
     suggested=Thresholds(review=3, reject=5),
-    median_range=(0.5, 2.0),
+    median_location=0.0,
+    median_scale=0.1,
     map_max=4,
     images=9,
 )

@@ -184,3 +184,11 @@ def test_calibration_makes_the_typical_map_one(tiny_fit: FitResult, tiny_recipe:
     )
     assert len(found.scores) == 24
     assert np.median([found.calibration.score.calibrate(score) for score in found.scores]) == pytest.approx(0)
+
+
+def test_without_torch_one_line_says_how_to_get_it() -> None:
+    code = "import sys; sys.modules['torch'] = None\nfrom trainer.__main__ import main\nmain()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "torch is not installed; pip install" in result.stderr
+    assert "Traceback" not in result.stderr

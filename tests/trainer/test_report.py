@@ -18,7 +18,8 @@ CALIBRATION = ProfileCalibration(
     score_location=0.5,
     score_scale=0.2,
     suggested=Thresholds(review=1.6, reject=2.9),
-    median_range=(0.5, 2.0),
+    median_location=0.0,
+    median_scale=0.1,
     map_max=6.0,
     images=200,
 )
