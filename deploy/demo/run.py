@@ -241,14 +241,15 @@ def check_database(file: Path, results: list[Inspected]) -> None:
 # --- what is printed --------------------------------------------------------------------------------
 
 
-def print_table(results: Iterable[Inspected]) -> None:
+def print_table(results: list[Inspected]) -> None:
     colour = {"PASS": "green", "REVIEW": "yellow", "REJECT": "red"}
-    console.print(f"\n   {'image':<20}{'verdict':<9}{'score':>8}{'ms':>8}   truth", style="bold")
+    width = max(len(f"{result.truth}/{result.image.name}") for result in results) + 2
+    console.print(f"\n   {'image':<{width}}{'verdict':<9}{'score':>8}{'ms':>8}   truth", style="bold")
     for result in sorted(results, key=lambda r: -r.answer["score"]["calibrated"]):
         verdict = result.answer["verdict"]
         name = f"{result.truth}/{result.image.name}"
         console.print(
-            f"   {name:<20}[{colour[verdict]}]{verdict:<9}[/]"
+            f"   {name:<{width}}[{colour[verdict]}]{verdict:<9}[/]"
             f"{result.answer['score']['calibrated']:>8.2f}{result.round_trip_ms:>8.0f}   {result.truth}"
         )
 
