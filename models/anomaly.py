@@ -166,10 +166,13 @@ def fit_score_calibration(scores: NDArray[np.float64]) -> ScoreCalibration:
 
 
 def fit_median_calibration(medians: NDArray[np.float64]) -> MedianCalibration:
-    """Median and MAD of log medians; never tighter than 2.5 %, lest equal training images make a trap."""
+    """Median and MAD of log medians; never tighter than 10 %.
+
+    Parts framed and lit very much alike would else make a trap of the next day's slightly other light.
+    """
     logs = np.log(np.maximum(np.asarray(medians, dtype=np.float64), _TINY))
     location = float(np.median(logs))
-    return MedianCalibration(location, max(_MAD_TO_SIGMA * float(np.median(np.abs(logs - location))), 0.025))
+    return MedianCalibration(location, max(_MAD_TO_SIGMA * float(np.median(np.abs(logs - location))), 0.1))
 
 
 def contamination_estimate(calibrated: NDArray[np.float64], z: float = 2.5) -> float:

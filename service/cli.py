@@ -170,6 +170,13 @@ async def _run(app: Any, settings: Settings, listener: socket.socket, stop: _Sto
     class Server(uvicorn.Server):
         asked_at = math.inf
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            # Only now: whoever reads this line may connect at once.
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            click.echo(f"inlier-service: ready at http://{shown}:{port}", err=True)
+
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             self.asked_at = min(self.asked_at, time.monotonic())
             super().handle_exit(sig, frame)
@@ -184,9 +191,6 @@ async def _run(app: Any, settings: Settings, listener: socket.socket, stop: _Sto
     )
     async with app.router.lifespan_context(app):
         stop.serving = True
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        click.echo(f"inlier-service: ready at http://{shown}:{port}", err=True)
         server = Server(config)
         await server.serve(sockets=[listener])
         # Open requests and accepted work share one grace period.

@@ -67,7 +67,8 @@ def main() -> int:
     options = parser.parse_args()
     if (options.bundle is None) != (options.data is None):
         parser.error("--bundle and --data go together")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job starts with Ctrl-C ignored
+        signal.signal(number, _interrupt)
     try:
         with only_one(options.work):
             bundle, data = options.bundle, options.data

@@ -10,7 +10,11 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from models.bundle import load_bundle
+from models.engine import open_engine
 
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, str(ROOT / "deploy/demo/run.py")]
@@ -37,6 +41,25 @@ def test_demo_prints_verdicts_and_finds_most_defects(work: Path) -> None:
     assert image > 0.8
     assert pixel > 0.8
     assert re.search(r"http://127\.0\.0\.1:\d+/\S+", output)
+
+
+@pytest.mark.parametrize("what", ["noise", "stripes", "checker", "black"])
+@pytest.mark.parametrize("profile", ["fast", "few"])
+def test_a_picture_of_no_part_is_never_a_pass(work: Path, what: str, profile: str) -> None:
+    """A dead camera or a covered lens must not score like a good part because all of it is wrong."""
+    (found,) = work.glob("model-*/bundle")
+    engine = open_engine(load_bundle(found), threads=1)
+    spec, calibration = engine.manifest.preprocess, engine.manifest.calibration[profile]
+    y, x = np.mgrid[: spec.height, : spec.width]
+    pictures = {
+        "noise": np.random.default_rng(0).uniform(-1, 1, (spec.height, spec.width)),
+        "stripes": np.where(x % 4 < 2, 1.0, -1.0),
+        "checker": np.where((x + y) % 2, 1.0, -1.0),
+        "black": np.full((spec.height, spec.width), -1.0),
+    }
+    image = np.repeat(pictures[what].astype(np.float32)[None, None], spec.channels, axis=1)
+    (result,) = engine.run(image, [1], profile)
+    assert calibration.score.calibrate(result.score) >= calibration.suggested.review
 
 
 def test_second_run_is_fast_and_ends_cleanly_on_ctrl_c(work: Path) -> None:

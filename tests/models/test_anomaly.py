@@ -74,7 +74,7 @@ def test_median_calibration_ignores_a_few_strays() -> None:
     found = fit_median_calibration(medians)
     assert found.location == pytest.approx(0, abs=0.03)
     assert found.scale == pytest.approx(0.1, rel=0.3)
-    assert fit_median_calibration(np.ones(5)).deviation(1.05) < 4  # equal images still leave room
+    assert fit_median_calibration(np.ones(5)).deviation(1.4) < 4  # equal images still leave room
 
 
 def test_smoothing_keeps_the_sum_of_a_spot() -> None:
