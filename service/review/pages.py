@@ -107,7 +107,6 @@ def gauge(item: InspectionOut) -> dict[str, Any] | None:
         "score": at(score),
         "review": at(limits.review),
         "reject": at(limits.reject),
-        "typical": at(0.0),
     }
 
 
