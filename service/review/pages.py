@@ -42,7 +42,8 @@ def environment() -> Environment:
 
 def code(text: str) -> Markup:
     """Text with `such` parts as code, everything escaped."""
-    return Markup(_CODE.sub(r"<code>\1</code>", escape(text)))
+    # A plain string first: Markup would escape the tags that are put in.
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
 @router.get("/")

@@ -6,6 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
+from service.review.pages import code
 from service.settings import Settings
 from tests.service.conftest import PixelEngine, flat
 
@@ -64,3 +65,12 @@ def test_pages(pages: dict[str, str]) -> None:
         assert html.count("<h1") == 1
     for path in ("/v1/inspections", "/v1/inspections/{identifier}/heatmap", "/healthz/ready"):
         assert path in pages["docs"]
+
+
+def test_code_in_descriptions_is_shown_as_code(pages: dict[str, str]) -> None:
+    assert "<code>attr.NAME=VALUE</code>" in pages["docs"]
+    assert "&lt;/code&gt;" not in pages["docs"]
+
+
+def test_code_escapes_everything_else() -> None:
+    assert code("<b> `a<c` & more") == "&lt;b&gt; <code>a&lt;c</code> &amp; more"
