@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +15,8 @@ from rich.progress import (
 )
 
 LINE_EVERY_S = 10.0
+Stages = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
+"""How a run tells a person where it is: `with stages("name", total) as advance: advance(done, note)`."""
 
 
 @contextmanager

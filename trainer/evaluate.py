@@ -4,7 +4,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -18,6 +18,7 @@ from models.bundle import Bundle, ProfileCalibration
 from models.decode import decode
 from models.engine import Engine, open_engine
 from models.preprocess import Preprocess, to_float, to_pixels, to_uint8
+from trainer.console import Stages
 from trainer.metrics import (
     DetectionMetrics,
     SquaredError,
@@ -42,8 +43,6 @@ from trainer.testset import (
 )
 
 Float = NDArray[np.float32]
-Stages = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
-"""Shows a long-running stage: called with its name and length, yields a function of (done, note)."""
 
 LATENCY_IMAGES = 3
 

@@ -3,12 +3,10 @@
 import csv
 import importlib.metadata
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -18,6 +16,7 @@ from models.engine import OnnxDenoiser
 from models.preprocess import to_float
 from trainer.calibrate import Calibrated, calibrate_profile
 from trainer.checkpoint import find_checkpoint
+from trainer.console import Stages
 from trainer.data import Mix, TrainingSet, choose_files, load_training_set, relative_names
 from trainer.device import Device
 from trainer.export import check_parity, write_onnx, write_weights
@@ -28,12 +27,6 @@ from trainer.report import write_report
 AUDIT_PROFILE = "fast"  # ranks the training images, so it sees every one of them
 GOLDEN = 4  # training images on which ONNX must equal torch
 LIBRARIES = ("torch", "accelerate", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "safetensors")
-
-
-class Stages(Protocol):
-    """How a run tells a person where it is: `with stages("name", total) as advance: advance(done, note)`."""
-
-    def __call__(self, name: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]: ...
 
 
 @dataclass(frozen=True)
