@@ -5,6 +5,7 @@ pixel threshold is the review threshold in map units, so the verdict and the mar
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -72,16 +73,21 @@ class MedianCalibration:
         return abs(math.log(max(median, _TINY)) - self.location) / self.scale
 
 
-def smoothed_residual(residuals: Float, scales: Float, sigma_px: float) -> Float:
+def smoothed_residual(
+    residuals: Float, scales: Float, sigma_px: float, weights: Sequence[float] | None = None
+) -> Float:
     """Residuals `[K, H, W]` of K noise levels -> `[H, W]`, about 1 for a typical part.
 
     Each level is divided by its typical residual over the training set (`scales [K]`), the levels are
-    averaged and smoothed by a Gaussian.
+    averaged, with K `weights` if they are not equal, and smoothed by a Gaussian. The distance of features
+    is one more level.
     """
-    combined = (residuals / np.maximum(scales, _TINY)[:, None, None]).mean(axis=0)
+    relative = residuals / np.maximum(scales, _TINY)[:, None, None]
+    combined: Float = np.average(relative, axis=0, weights=weights).astype(np.float32)
     if sigma_px > 0:
-        combined = cv2.GaussianBlur(combined, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT_101)
-    return np.ascontiguousarray(combined, dtype=np.float32)
+        blurred = cv2.GaussianBlur(combined, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT_101)
+        combined = np.asarray(blurred, dtype=np.float32)
+    return np.ascontiguousarray(combined)
 
 
 def anomaly_map(smoothed: Float, *, image_median: bool) -> Float:

@@ -27,8 +27,13 @@ PerturbationMaker = Callable[[Predictor, DiffusionProcess, Sequence[int], float]
 """(predict_eps, process, seeds, strength) -> a perturbation; row i depends on image i and seed i alone."""
 
 
-def eps_predictor(bundle: Bundle, device: Literal["cpu", "gpu"] = "cpu") -> Predictor:
-    """A bundle's network as a differentiable noise prediction, weights frozen, arguments from anywhere."""
+def eps_predictor(
+    bundle: Bundle, device: Literal["cpu", "gpu"] = "cpu", label: int | None = None
+) -> Predictor:
+    """A bundle's network as a differentiable noise prediction, weights frozen, arguments from anywhere.
+
+    `label` is that of the part (`Manifest.label`), where the bundle knows several.
+    """
     where = torch.device("cuda" if device == "gpu" else "cpu")
     net = UNet(UNetConfig.from_dict(bundle.manifest.network.shape()))
     net.load_state_dict(load_file(bundle.file("model.safetensors")))
@@ -36,7 +41,8 @@ def eps_predictor(bundle: Bundle, device: Literal["cpu", "gpu"] = "cpu") -> Pred
     process, config = bundle.manifest.diffusion, net.config
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        output: Tensor = net(x_t.to(where), t.to(where))
+        labels = () if label is None else (torch.full((len(x_t),), label, device=where),)
+        output: Tensor = net(x_t.to(where), t.to(where), *labels)
         abar = torch.from_numpy(process.abar(t.cpu().numpy())).to(output)[:, None, None, None]
         return noise_estimate(output, abar, config.clean_scale)
 

@@ -6,6 +6,8 @@
     calibration.safetensors    arrays per profile: `<profile>/scores`, the sorted raw training scores,
                                and `<profile>/position/<evidence>`, its usual value per place
     detector.onnx, detector.safetensors    the defect detector, in bundles that have one
+    features.onnx              distance of an image from its reconstruction by features, where a profile asks
+                               for it; made of the networks above, so it has no weights of its own
     audit.csv                  training images ranked by how much they look like contaminants
     report.html                the training run for a person
 
@@ -17,7 +19,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -29,16 +31,19 @@ from safetensors.numpy import load_file
 
 from models.anomaly import MedianCalibration, ScoreCalibration
 from models.evidence import EvidenceCalibration, EvidenceName
+from models.parts import check_parts
 from models.preprocess import Preprocess
 from models.process import DiffusionProcess
 from models.profiles import ChainProfile as ChainProfile  # also reached through here
 from models.profiles import MapRecipe as MapRecipe
 from models.profiles import OneStepProfile as OneStepProfile
+from models.profiles import PartName
 from models.profiles import Profile as Profile
 
 SCHEMA_VERSION = 1
 FILES = ("model.onnx", "model.safetensors", "calibration.safetensors", "audit.csv", "report.html")
 DETECTOR_FILES = ("detector.onnx", "detector.safetensors")
+FEATURES_FILE = "features.onnx"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -67,7 +72,7 @@ class ProfileCalibration(_Model):
     """What the training images taught about one profile's residuals and scores."""
 
     residual_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        description="typical residual per noise level, length = the profile's levels"
+        description="typical residual per noise level of the profile, and that of features it compares"
     )
     score_location: float = Field(description="median of log raw scores")
     score_scale: float = Field(gt=0, description="robust sigma of log raw scores")
@@ -121,6 +126,7 @@ class Network(_Model):
     groups: int = Field(ge=1)
     attention: bool
     clean_scale: float = Field(default=0.0, ge=0, description="see `models.process.noise_estimate`")
+    classes: int = Field(default=0, ge=0, exclude_if=lambda n: n == 0, description="see `Manifest.parts`")
     reduce: int = Field(default=1, ge=1, le=16, description="images enter this many times smaller")
     tile_px: int | None = Field(default=None, ge=16, description="seen in tiles of this side, once reduced")
     overlap_px: int = Field(default=0, ge=0, description="of neighbouring tiles")
@@ -163,6 +169,11 @@ class Manifest(_Model):
     detector: DetectorInfo | None = None
     preprocess: Preprocess
     process: Process
+    parts: tuple[PartName, ...] = Field(
+        default=(),
+        exclude_if=lambda parts: not parts,
+        description="kinds of parts that the network tells apart, in the order of their labels",
+    )
     profiles: dict[str, Profile]
     default_profile: dict[Literal["cpu", "gpu"], str]
     calibration: dict[str, ProfileCalibration]
@@ -172,8 +183,8 @@ class Manifest(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
-        expected = {*FILES, *(DETECTOR_FILES if self.detector else ())}
-        if set(self.files) != expected:
+        expected = expected_files(self.profiles, detector=self.detector is not None)
+        if set(self.files) != set(expected):
             raise ValueError(f"files must be exactly {sorted(expected)}")
         if set(self.calibration) != set(self.profiles):
             raise ValueError("every profile needs its calibration, and nothing else may have one")
@@ -181,17 +192,26 @@ class Manifest(_Model):
         if spec.channels != self.network.channels or spec.height % stride or spec.width % stride:
             raise ValueError(f"the input {spec} does not fit the network (stride {stride})")
         for name, profile in self.profiles.items():
-            if len(self.calibration[name].residual_scales) != profile.levels:
-                raise ValueError(f"profile {name}: {profile.levels} residual scales expected")
+            levels = len(profile.map.weights(profile.levels))
+            if len(self.calibration[name].residual_scales) != levels:
+                raise ValueError(f"profile {name}: {levels} residual scales expected")
+            if profile.map.features == "backbone" and self.detector is None:
+                raise ValueError(f"profile {name}: features of a backbone need a detector")
             weighed = self.calibration[name].evidence
             if set(weighed) != (set(get_args(EvidenceName)) if self.detector else set()):
                 raise ValueError(f"profile {name}: evidence {sorted(weighed)} does not fit the detector")
             if profile.largest_timestep > self.diffusion.steps:
                 raise ValueError(f"profile {name} goes beyond the process's {self.diffusion.steps} steps")
+        check_parts(self.parts, self.network.classes, self.profiles)
         for device in ("cpu", "gpu"):
             if self.default_profile.get(device) not in self.profiles:
                 raise ValueError(f"default profile for {device} is missing or unknown")
         return self
+
+    def label(self, profile: str) -> int | None:
+        """What a profile tells the network about the kind of part; KeyError for an unknown profile."""
+        part = self.profiles[profile].part
+        return None if part is None else self.parts.index(part)
 
     @property
     def diffusion(self) -> DiffusionProcess:
@@ -201,6 +221,12 @@ class Manifest(_Model):
     def map_size(self) -> tuple[int, int]:
         """(height, width) of anomaly maps and reconstructions."""
         return self.preprocess.height // self.network.reduce, self.preprocess.width // self.network.reduce
+
+
+def expected_files(profiles: Mapping[str, Profile], *, detector: bool) -> tuple[str, ...]:
+    """The files beside the manifest in a bundle with these profiles."""
+    compares = any(profile.map.features != "none" for profile in profiles.values())
+    return (*FILES, *(DETECTOR_FILES if detector else ()), *((FEATURES_FILE,) if compares else ()))
 
 
 class Bundle:
@@ -244,6 +270,7 @@ def load_bundle(path: Path) -> Bundle:
         )
     present = {entry.name for entry in path.iterdir()}
     expected = {"manifest.json", *FILES, *(DETECTOR_FILES if DETECTOR_FILES[0] in present else ())}
+    expected |= {FEATURES_FILE} & present
     if present != expected:
         missing, extra = sorted(expected - present), sorted(present - expected)
         raise BundleError(

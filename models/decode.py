@@ -63,7 +63,7 @@ def sniff(data: bytes) -> str:
 def decode(data: bytes, *, max_pixels: int = 1 << 26, min_side_px: int = 8) -> Image:
     """Decode one image; EXIF orientation is honoured, an alpha channel is dropped, 16 bits are kept.
 
-    Raises UnsupportedFormat or DecodeError for anything that is not a whole, sane image.
+    Raises UnsupportedFormat or DecodeError for anything that is not a whole, sane image, and MemoryError.
     """
     media_type = sniff(data)
     try:
@@ -72,6 +72,8 @@ def decode(data: bytes, *, max_pixels: int = 1 << 26, min_side_px: int = 8) -> I
         # OpenCV has a limit of its own (OPENCV_IO_MAX_IMAGE_PIXELS) and checks it before it allocates.
         if "IMAGE_PIXELS" in error.err:
             raise TooManyPixels(f"more than the {max_pixels} px allowed") from None
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(f"no memory to decode the {media_type} data") from None
         raise DecodeError(f"the {media_type} data could not be decoded: {error.err}") from None
     if pixels is None:
         raise DecodeError(f"the {media_type} data is damaged or incomplete")

@@ -1,14 +1,15 @@
 """The defect detector: one look at the image itself, beside the diffusion model's reconstruction.
 
-Two pieces of evidence from one feature pyramid:
+Three pieces of evidence from one feature pyramid:
 
 - `defect`, the logit of a small head trained to find painted defects (`models.corruption`), as in DRAEM
   (Zavrtanik et al. 2021), here on features instead of pixels;
 - `distance`, the log Mahalanobis distance of each place's features from those of the training set, one
   Gaussian for all places (PaDiM, Defard et al. 2021, without its assumption that parts are aligned), fitted
-  with trimming because the training set is contaminated.
+  with trimming because the training set is contaminated;
+- `wide`, the same of the image at half size, so of surroundings twice as wide.
 
-The two see different defects: the head what looks pasted, the distance what was never seen.
+They see different defects: the head what looks pasted, the distances what was never seen, small and wide.
 """
 
 from collections.abc import Sequence
@@ -19,12 +20,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbone import STRIDE as BACKBONE_STRIDE
 from models.backbone import TAP_CHANNELS, Backbone
 
-EVIDENCE = ("defect", "distance")
+EVIDENCE = ("defect", "distance", "wide")
 """Output channels, in order."""
+SCALES = 2
+"""How often the features are looked at: at full and at half size."""
+STRIDE = BACKBONE_STRIDE * SCALES
+"""Sides of the input must be divisible by this."""
 GRID = 4
 """Pixels of the input per pixel of the output."""
+SHRINK = 0.03
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Dilated(nn.Module):
 
 
 class Detector(nn.Module):
-    """Images `[B, C, H, W]` in [-1, 1], sides divisible by 32 -> evidence `[B, 2, H / 4, W / 4]`."""
+    """Images `[B, C, H, W]` in [-1, 1], sides divisible by 64 -> evidence `[B, 3, H / 4, W / 4]`."""
 
     mean: Tensor
     whiten: Tensor
@@ -63,42 +70,57 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config
         channels, width = sum(TAP_CHANNELS), config.width
+        compared = sum(TAP_CHANNELS[2:])
         self.backbone = Backbone()
-        self.register_buffer("mean", torch.zeros(sum(TAP_CHANNELS[1:])))
-        self.register_buffer("whiten", torch.eye(sum(TAP_CHANNELS[1:])))
+        self.register_buffer("mean", torch.zeros(SCALES, compared))
+        self.register_buffer("whiten", torch.eye(compared).repeat(SCALES, 1, 1))
         self.norm = nn.BatchNorm2d(channels, affine=False, momentum=0.01)
         self.enter = nn.Conv2d(channels, width, 1)
         self.context = nn.Sequential(*(Dilated(width, d, config.groups) for d in (1, 2, 4)))
         self.leave = nn.Conv2d(width, 4, 1)
 
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, C, H, W]` -> features of the head `[B, F, h, w]` and of the distance `[B, G, h, w]`.
+    def features(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`[B, C, H, W]` -> features of the head `[B, F, H / 8, W / 8]`, and those the distances compare,
+        `[B, G, H / 16, W / 16]` at full and half of it at half size.
 
-        Both at stride 8. The distance looks at neighbourhoods, 3 x 3 places of each level, and leaves out
-        the finest level: it tells edges and grain, which differ from part to part, and drowns the rest.
+        The distances look at neighbourhoods, 3 x 3 places of each level, and leave out the two finest
+        levels: these tell edges and grain, which differ from part to part, and drown the rest.
         """
-        finest, *levels = self.backbone(images.expand(-1, 3, -1, -1))
-        near = [F.avg_pool2d(level, 3, stride=1, padding=1, count_include_pad=False) for level in levels]
-        return torch.cat([F.avg_pool2d(finest, 2), _joined(levels)], dim=1), _joined(near)
+        images = images.expand(-1, 3, -1, -1)
+        finest, *levels = self.backbone(images)
+        near = [_neighbourhoods(levels[1:])]
+        for _ in range(1, SCALES):
+            images = F.avg_pool2d(images, 2)
+            near.append(_neighbourhoods(self.backbone(images)[2:]))
+        return torch.cat([F.avg_pool2d(finest, 2), _joined(levels)], dim=1), near
 
     def defect(self, features: Tensor) -> Tensor:
         """Features `[B, F, h, w]` -> the logit that a defect was painted here, `[B, 1, 2 h, 2 w]`."""
         h = self.context(self.enter(self.norm(features)))
         return F.pixel_shuffle(self.leave(F.silu(h)), 2)
 
-    def distance(self, features: Tensor) -> Tensor:
-        """The distance's features `[B, G, h, w]` -> log squared Mahalanobis distance `[B, 1, h, w]`."""
-        z = F.conv2d(features - self.mean[None, :, None, None], self.whiten.T[:, :, None, None])
+    def distance(self, features: Tensor, scale: int) -> Tensor:
+        """A scale's features `[B, G, h, w]` -> log squared Mahalanobis distance `[B, 1, h, w]`."""
+        whiten = self.whiten[scale].T[:, :, None, None]
+        z = F.conv2d(features - self.mean[scale][None, :, None, None], whiten)
         return z.square().mean(dim=1, keepdim=True).clamp_min(1e-6).log()
 
     def forward(self, images: Tensor) -> Tensor:
         here, near = self.features(images)
-        distance = F.interpolate(self.distance(near), scale_factor=2.0, mode="bilinear")
-        return torch.cat([self.defect(here), distance], dim=1)
+        distances = [
+            F.interpolate(self.distance(features, scale), scale_factor=4.0 * 2**scale, mode="bilinear")
+            for scale, features in enumerate(near)
+        ]
+        return torch.cat([self.defect(here), *distances], dim=1)
+
+
+def _neighbourhoods(levels: list[Tensor]) -> Tensor:
+    """Each level averaged over 3 x 3 of its places -> one `[B, G, h, w]` at the first level's stride."""
+    return _joined([F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False) for x in levels])
 
 
 def _joined(levels: list[Tensor]) -> Tensor:
-    """Maps at strides 8, 16, 32 -> one `[B, G, h, w]` at stride 8."""
+    """Maps each at twice the stride of the one before -> one `[B, G, h, w]` at the first one's stride."""
     grown = [
         F.interpolate(level, scale_factor=float(2**index), mode="bilinear") if index else level
         for index, level in enumerate(levels)
@@ -107,26 +129,31 @@ def _joined(levels: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def fit_gaussian(detector: Detector, features: Tensor, keep: float = 0.98, rounds: int = 2) -> None:
-    """Set the detector's mean and whitening from feature vectors `[N, F]` of contaminated images.
+def fit_gaussian(
+    detector: Detector, features: Tensor, scale: int, keep: float = 0.98, rounds: int = 2
+) -> None:
+    """Set a scale's mean and whitening from feature vectors `[N, G]` of contaminated images.
 
     Iterated trimming: the share `1 - keep` of the vectors that lie farthest is left out of the next
     estimate, so that defects do not widen what counts as usual; defects are a small share of all places, and
     trimming more would make strangers of the edges of every part. The covariance is shrunk toward its
-    diagonal by 3 %, which keeps directions that hardly vary from dominating.
+    diagonal, by 3 % or by G / (G + N) where there are few vectors, and no feature counts as steadier than a
+    hundredth of the usual spread; else directions that hardly vary would dominate.
     """
+    shrink = max(SHRINK, features.shape[1] / sum(features.shape))
     samples = features.double()
     centre, kept = samples.median(dim=0).values, samples
     precision = torch.eye(samples.shape[1], dtype=torch.float64)
     for _ in range(rounds):
         covariance = torch.cov(kept.T)
-        spread = covariance.diagonal().clamp_min(1e-8)
-        precision = torch.linalg.inv(covariance + torch.diag(0.03 * spread))
+        spread = covariance.diagonal()
+        floor = (1e-4 * spread.mean()).clamp_min(1e-8)
+        precision = torch.linalg.inv(covariance + torch.diag(shrink * spread + floor))
         distance = torch.einsum("ni,ij,nj->n", samples - centre, precision, samples - centre)
         kept = samples[distance <= distance.quantile(keep)]
         centre = kept.mean(dim=0)
-    detector.mean.copy_(centre)
-    detector.whiten.copy_(torch.linalg.cholesky(precision))
+    detector.mean[scale].copy_(centre)
+    detector.whiten[scale].copy_(torch.linalg.cholesky(precision))
 
 
 def trainable(detector: Detector, backbone: bool) -> Sequence[nn.Parameter]:

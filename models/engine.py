@@ -1,32 +1,36 @@
 """The engine: preprocessed images in, anomaly maps and reconstructions out.
 
 `Engine` is the narrow face the service and the evaluator see. `BundleEngine` runs a bundle's profiles
-on any denoiser; `OnnxDenoiser` is the one that serves (no torch), `models.engine_torch` the other.
+on any denoiser: those of `models.engine_onnx` serve (no torch), those of `models.engine_torch` train.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.anomaly import anomaly_map, image_score, lift_unfamiliar, residual, smoothed_residual
-from models.bundle import Bundle, Manifest, ProfileCalibration
+from models.anomaly import anomaly_map, image_score, lift_unfamiliar, smoothed_residual
+from models.bundle import FEATURES_FILE, Bundle, Manifest, ProfileCalibration
+from models.engine_onnx import OnnxDenoiser as OnnxDenoiser  # also reached through here
+from models.engine_onnx import OnnxDetector as OnnxDetector
+from models.engine_onnx import OnnxFeatures as OnnxFeatures
 from models.evidence import EvidenceName, detector_evidence, fuse, log_residual
+from models.parts import LabelledNet, of_part
 from models.preprocess import shrink
 from models.process import DiffusionProcess, noise_estimate
 from models.profiles import Profile
 from models.reconstruct import reconstruct
+from models.residuals import RESIDUALS
 from models.samplers import Denoiser, column
-from models.tiles import tiled
+from models.tiles import Compare, tiled, tiled_compare
 
 Float = NDArray[np.float32]
 Runtime = Literal["onnx", "torch"]
 Detect = Callable[[Float], Float]
-"""The detector: images `[B, C, H, W]` in [-1, 1] -> evidence `[B, 2, h, w]`."""
+"""The detector: images `[B, C, H, W]` in [-1, 1] -> evidence `[B, 3, h, w]`."""
 
 
 class EngineError(RuntimeError):
@@ -72,10 +76,22 @@ def residual_levels(
     images: Float,
     seeds: Sequence[int],
     should_stop: Callable[[], bool] | None = None,
+    features: Compare | None = None,
 ) -> tuple[Float, Float]:
-    """Run a profile: `images [B, C, H, W]` -> residuals `[B, K, H, W]`, reconstruction `[B, C, H, W]`."""
+    """Run a profile: `images [B, C, H, W]` -> residuals `[B, K, H, W]`, reconstruction `[B, C, H, W]`.
+
+    Where the profile compares features, their distance from those of the reconstruction is the last of the
+    K residuals; ValueError when there are no `features`.
+    """
     estimates = reconstruct(net, process, profile, images, seeds, should_stop)
-    return residual(images[:, None], estimates), np.asarray(estimates.mean(axis=1))
+    reconstruction = np.asarray(estimates.mean(axis=1))
+    levels = RESIDUALS[profile.map.residual](images[:, None], estimates)
+    if profile.map.features != "none":
+        if features is None:
+            raise ValueError(f"the profile compares features of the {profile.map.features}: none are here")
+        distance = features(profile.map.features, images, reconstruction)
+        levels = np.concatenate([levels, distance[:, None]], axis=1)
+    return levels, reconstruction
 
 
 class NoisePredictor:
@@ -95,23 +111,29 @@ def as_denoiser(net: Denoiser, process: DiffusionProcess, clean_scale: float) ->
 
 
 class BundleEngine:
-    """A bundle's profiles on a denoiser, and its detector where it has one."""
+    """A bundle's profiles on a denoiser, its detector and its comparison of features where it has them."""
 
     def __init__(
         self,
         bundle: Bundle,
-        net: Denoiser,
+        net: LabelledNet,
         device: Literal["cpu", "gpu"] = "cpu",
         detector: Detect | None = None,
+        features: Compare | None = None,
     ) -> None:
         self.manifest = bundle.manifest
         self.model_hash = bundle.hash
         self.device = device
         self._process = bundle.manifest.diffusion
         shape = bundle.manifest.network
-        net = tiled(net, shape.tile_px, shape.overlap_px)
-        self._net = as_denoiser(net, self._process, shape.clean_scale)
+        self._nets = {
+            label: as_denoiser(
+                tiled(of_part(net, label), shape.tile_px, shape.overlap_px), self._process, shape.clean_scale
+            )
+            for label in {bundle.manifest.label(profile) for profile in bundle.manifest.profiles}
+        }
         self._detector = detector
+        self._features = features and tiled_compare(features, shape.tile_px, shape.overlap_px)
         self._positions = {name: bundle.positions(name) for name in bundle.manifest.profiles}
 
     def run(
@@ -121,9 +143,11 @@ class BundleEngine:
         profile: str,
         should_stop: Callable[[], bool] | None = None,
     ) -> list[RawMap]:
-        spec = self.manifest.profiles[profile]
+        spec, net = self.manifest.profiles[profile], self._nets[self.manifest.label(profile)]
         small = shrink(images, self.manifest.network.reduce)
-        residuals, healthy = residual_levels(self._net, self._process, spec, small, seeds, should_stop)
+        residuals, healthy = residual_levels(
+            net, self._process, spec, small, seeds, should_stop, self._features
+        )
         looks = None if self._detector is None else self._detector(images)
         calibration, positions = self.manifest.calibration[profile], self._positions[profile]
         return [
@@ -142,9 +166,9 @@ def score_image(
     calibration: ProfileCalibration,
     positions: Mapping[EvidenceName, Float],
 ) -> RawMap:
-    """Residuals `[K, H, W]` and the detector's outputs `[2, h, w]` of one image -> its map and score."""
+    """Residuals `[K, H, W]` and the detector's outputs `[3, h, w]` of one image -> its map and score."""
     scales = np.asarray(calibration.residual_scales, dtype=np.float32)
-    smoothed = smoothed_residual(levels, scales, spec.map.sigma_px)
+    smoothed = smoothed_residual(levels, scales, spec.map.sigma_px, spec.map.weights(spec.levels))
     if look is None:
         amap = anomaly_map(smoothed, image_median=spec.map.image_median)
     else:
@@ -166,37 +190,6 @@ def gather(smoothed: Float, look: Float, sigma_px: float) -> dict[EvidenceName, 
     return {"residual": log_residual(smoothed), **found}
 
 
-def _session(model: Path, threads: int, providers: Sequence[str]) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Waiting threads sleep: the box also runs the service's other work, and often a training.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(model, options, providers=list(providers))
-
-
-class OnnxDenoiser:
-    """The exported network under ONNX Runtime: `x [B, C, H, W]`, `t [B]` -> eps."""
-
-    def __init__(self, model: Path, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)):
-        self._session = _session(model, threads, providers)
-
-    def __call__(self, x: Float, t: Float) -> Float:
-        (eps,) = self._session.run(["eps"], {"x": x, "t": t})
-        return np.asarray(eps, dtype=np.float32)
-
-
-class OnnxDetector:
-    """The exported defect detector under ONNX Runtime: images `[B, C, H, W]` -> evidence `[B, 2, h, w]`."""
-
-    def __init__(self, model: Path, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)):
-        self._session = _session(model, threads, providers)
-
-    def __call__(self, images: Float) -> Float:
-        (evidence,) = self._session.run(["evidence"], {"x": images})
-        return np.asarray(evidence, dtype=np.float32)
-
-
 def open_engine(
     bundle: Bundle, runtime: Runtime = "onnx", device: Literal["cpu", "gpu"] = "cpu", threads: int = 0
 ) -> BundleEngine:
@@ -205,21 +198,26 @@ def open_engine(
     Raises EngineError when the GPU is asked for in vain: ONNX Runtime alone would fall back to the CPU
     in silence, at a hundredth of the speed.
     """
+    has_features = FEATURES_FILE in bundle.manifest.files
     if runtime == "torch":
         import torch
 
-        from models.engine_torch import TorchDenoiser, TorchDetector
+        from models.engine_torch import TorchDenoiser, TorchDetector, TorchFeatures
 
         if device == "gpu" and not torch.cuda.is_available():
             raise EngineError("torch sees no CUDA device; use --device cpu, or check the driver")
         if threads:
             torch.set_num_threads(threads)
         looks = None if bundle.manifest.detector is None else TorchDetector.from_bundle(bundle, device)
-        return BundleEngine(bundle, TorchDenoiser.from_bundle(bundle, device), device, looks)
+        compares = TorchFeatures.from_bundle(bundle, device) if has_features else None
+        return BundleEngine(bundle, TorchDenoiser.from_bundle(bundle, device), device, looks, compares)
     if device == "gpu" and "CUDAExecutionProvider" not in ort.get_available_providers():
         raise EngineError("this ONNX Runtime has no CUDA; use --device cpu, or install onnxruntime-gpu")
     providers = ["CUDAExecutionProvider"] if device == "gpu" else ["CPUExecutionProvider"]
     net = OnnxDenoiser(bundle.file("model.onnx"), threads, providers)
-    if bundle.manifest.detector is None:
-        return BundleEngine(bundle, net, device)
-    return BundleEngine(bundle, net, device, OnnxDetector(bundle.file("detector.onnx"), threads, providers))
+    detector = features = None
+    if bundle.manifest.detector is not None:
+        detector = OnnxDetector(bundle.file("detector.onnx"), threads, providers)
+    if has_features:
+        features = OnnxFeatures(bundle.file(FEATURES_FILE), threads, providers)
+    return BundleEngine(bundle, net, device, detector, features)

@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 
 from models.bundle import Bundle
 from models.detector import Detector, DetectorConfig
+from models.features import FeatureDistance, feature_distance
+from models.profiles import FeatureSource
 from models.unet import UNet, UNetConfig, channels_last
 
 Float = NDArray[np.float32]
@@ -23,18 +25,15 @@ class TorchDenoiser:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: Literal["cpu", "gpu"] = "cpu") -> "TorchDenoiser":
-        shape = bundle.manifest.network.shape()
-        net = UNet(UNetConfig.from_dict(shape))
-        net.load_state_dict(load_file(bundle.file("model.safetensors")))
-        net.to(torch.device("cuda" if device == "gpu" else "cpu"))
-        return cls(channels_last(net))
+        return cls(channels_last(_load_net(bundle).to(_device(device))))
 
     @torch.inference_mode()
-    def __call__(self, x: Float, t: Float) -> Float:
+    def __call__(self, x: Float, t: Float, label: NDArray[np.int64] | None = None) -> Float:
         device = next(self._net.parameters()).device
         images = torch.from_numpy(x).to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bf16):
-            eps = self._net(images, torch.from_numpy(t).to(device))
+            known = () if label is None else (torch.from_numpy(label).to(device),)
+            eps = self._net(images, torch.from_numpy(t).to(device), *known)
         return np.asarray(eps.float().cpu().contiguous().numpy(), dtype=np.float32)
 
 
@@ -46,12 +45,47 @@ class TorchDetector:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: Literal["cpu", "gpu"] = "cpu") -> "TorchDetector":
-        assert bundle.manifest.detector is not None
-        detector = Detector(DetectorConfig(**bundle.manifest.detector.model_dump(exclude={"backbone"})))
-        detector.load_state_dict(load_file(bundle.file("detector.safetensors")))
-        return cls(detector.to(torch.device("cuda" if device == "gpu" else "cpu")))
+        return cls(_load_detector(bundle).to(_device(device)))
 
     @torch.inference_mode()
     def __call__(self, images: Float) -> Float:
         x = torch.from_numpy(images).to(self._detector.mean.device)
         return np.asarray(self._detector(x).float().cpu().contiguous().numpy(), dtype=np.float32)
+
+
+class TorchFeatures:
+    """A comparison of features on numpy arrays."""
+
+    def __init__(self, distance: FeatureDistance) -> None:
+        self._distance = distance.eval()
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, device: Literal["cpu", "gpu"] = "cpu") -> "TorchFeatures":
+        names = {profile.map.features for profile in bundle.manifest.profiles.values()}
+        backbone = None if bundle.manifest.detector is None else _load_detector(bundle).backbone
+        sources = [name for name in names if name != "none"]
+        return cls(feature_distance(sources, _load_net(bundle), backbone).to(_device(device)))
+
+    @torch.inference_mode()
+    def __call__(self, source: FeatureSource, images: Float, reconstructions: Float) -> Float:
+        device = next(self._distance.parameters()).device
+        x, y = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (images, reconstructions))
+        distances = dict(zip(self._distance.names, self._distance(x, y), strict=True))
+        return np.asarray(distances[source].cpu().numpy(), dtype=np.float32)
+
+
+def _load_net(bundle: Bundle) -> UNet:
+    net = UNet(UNetConfig.from_dict(bundle.manifest.network.shape()))
+    net.load_state_dict(load_file(bundle.file("model.safetensors")))
+    return net
+
+
+def _load_detector(bundle: Bundle) -> Detector:
+    assert bundle.manifest.detector is not None
+    detector = Detector(DetectorConfig(**bundle.manifest.detector.model_dump(exclude={"backbone"})))
+    detector.load_state_dict(load_file(bundle.file("detector.safetensors")))
+    return detector
+
+
+def _device(name: Literal["cpu", "gpu"]) -> torch.device:
+    return torch.device("cuda" if name == "gpu" else "cpu")

@@ -1,6 +1,6 @@
 """Several views of what is wrong, each in its own units, brought to one scale and weighed into one map.
 
-Evidence is a log map `[H, W]`: of the reconstruction residual, and of the detector's `defect` and `distance`
+Evidence is a log map `[H, W]`: of the reconstruction residual, and of the detector's outputs
 (`models.detector`). Calibration on the contaminated training images gives each a location, a scale and,
 where parts are framed alike, a usual value per place; its weight says how far it is to be trusted on this
 data (`trainer.trust`).
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 Float = NDArray[np.float32]
-EvidenceName = Literal["residual", "defect", "distance"]
-DETECTOR_EVIDENCE: tuple[EvidenceName, ...] = ("defect", "distance")
+EvidenceName = Literal["residual", "defect", "distance", "wide"]
+DETECTOR_EVIDENCE: tuple[EvidenceName, ...] = ("defect", "distance", "wide")
 """The detector's outputs, in the order of its channels."""
 _TINY = 1e-6
 
@@ -38,7 +38,7 @@ def log_residual(smoothed: Float) -> Float:
 
 
 def detector_evidence(outputs: Float, size: tuple[int, int], sigma_px: float) -> dict[EvidenceName, Float]:
-    """The detector's channels `[2, h, w]` -> evidence at `size` (height, width), smoothed."""
+    """The detector's channels `[3, h, w]` -> evidence at `size` (height, width), smoothed."""
     found: dict[EvidenceName, Float] = {}
     for name, channel in zip(DETECTOR_EVIDENCE, outputs, strict=True):
         found[name] = smooth(resize(channel, size), sigma_px)

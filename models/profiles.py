@@ -1,7 +1,7 @@
 """Profiles: how a bundle turns an image into anomaly maps, as data that travels in the manifest.
 
-A profile's `kind` names a function in `models.reconstruct`, and its fields, but for `kind` and `map`, are
-that function's keyword arguments. Timesteps are positive: at t = 0 there is no noise and no residual.
+A profile's `kind` names a function in `models.reconstruct`, and its fields, but for `kind`, `map` and `part`,
+are that function's keyword arguments. Timesteps are positive: at t = 0 there is no noise and no residual.
 """
 
 import math
@@ -11,6 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Timestep = Annotated[float, Field(gt=0)]
 Noise = Literal["gaussian", "simplex"]
+ResidualName = Literal["pixel", "structure"]
+"""By name in `models.residuals.RESIDUALS`."""
+FeatureSource = Literal["network", "backbone"]
+PART_NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+PartName = Annotated[str, Field(pattern=PART_NAME)]
+"""A kind of part, of several that one bundle serves."""
 
 
 class _Model(BaseModel):
@@ -18,14 +24,45 @@ class _Model(BaseModel):
 
 
 class MapRecipe(_Model):
-    """How residuals become an anomaly map and a score (see `models.anomaly`)."""
+    """How an image and its reconstruction become an anomaly map and a score (see `models.anomaly`)."""
 
+    # The first three came later: left out where they change nothing, so that earlier runs can be resumed.
+    residual: ResidualName = Field(
+        default="pixel", exclude_if=lambda name: name == "pixel", description="how they are compared"
+    )
+    features: Literal["none"] | FeatureSource = Field(
+        default="none", exclude_if=lambda name: name == "none", description="compared beside pixels"
+    )
+    alpha: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        exclude_if=lambda share: share == 0.5,
+        description="share of the features, where compared",
+    )
     sigma_px: float = Field(default=2.0, ge=0, description="Gaussian smoothing in pixels of the map")
     image_median: bool = Field(default=True, description="divide the map by the image's own median")
     top_fraction: float = Field(default=0.003, gt=0, le=1, description="share of pixels in the score")
 
+    def weights(self, levels: int) -> tuple[float, ...]:
+        """Share in the map of each of so many residual maps, and of the features' where they are compared.
 
-class _OneMap(_Model):
+        (1 - alpha) for pixels and alpha for features, as in DDAD (Mousakhan et al. 2023).
+        """
+        if self.features == "none":
+            return (1 / levels,) * levels
+        return (*((1 - self.alpha) / levels,) * levels, self.alpha)
+
+
+class _Profile(_Model):
+    part: PartName | None = Field(
+        default=None,
+        exclude_if=lambda part: part is None,
+        description="the kind of part it is for, in a bundle of several",
+    )
+
+
+class _OneMap(_Profile):
     """A profile whose reconstruction is one image."""
 
     @property
@@ -59,7 +96,7 @@ class ChainProfile(_OneMap):
         return max(self.t_noise, self.t_start)
 
 
-class OneStepProfile(_Model):
+class OneStepProfile(_Profile):
     """One-step clean estimates at several noise levels in one batched call."""
 
     kind: Literal["one_step"] = "one_step"

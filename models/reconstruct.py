@@ -38,6 +38,6 @@ def reconstruct(
     Row i depends on image i and seed i alone. Raises Cancelled when `should_stop` answers true between
     two network calls.
     """
-    fields = profile.model_dump(exclude={"kind", "map"})
+    fields = profile.model_dump(exclude={"kind", "map", "part"})
     estimates = RECONSTRUCTIONS[profile.kind](net, process, images, seeds, should_stop=should_stop, **fields)
     return estimates.reshape(len(images), profile.levels, *images.shape[1:])

@@ -11,9 +11,12 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from models.profiles import FeatureSource
 from models.samplers import Denoiser, check
 
 Float = NDArray[np.float32]
+Compare = Callable[[FeatureSource, Float, Float], Float]
+"""Distance of features by source: images and reconstructions `[B, C, H, W]` -> `[B, H, W]`."""
 
 
 def tile_starts(size_px: int, tile_px: int, overlap_px: int) -> list[int]:
@@ -47,6 +50,23 @@ def blend_windows(starts: Sequence[int], size_px: int, tile_px: int, overlap_px:
 def tiled(net: Denoiser, tile_px: int | None, overlap_px: int) -> Denoiser:
     """The network as it is, or by tiles where a side is set."""
     return net if tile_px is None else TiledDenoiser(net, tile_px, overlap_px)
+
+
+def tiled_compare(compare: Compare, tile_px: int | None, overlap_px: int) -> Compare:
+    """The comparison as it is, or by tiles where a side is set: an image and its reconstruction cut alike."""
+    if tile_px is None:
+        return compare
+
+    def by_tiles(source: FeatureSource, images: Float, reconstructions: Float) -> Float:
+        channels = images.shape[1]
+
+        def net(both: Float, t: Float) -> Float:
+            return compare(source, both[:, :channels], both[:, channels:])[:, None]
+
+        both = np.concatenate([images, reconstructions], axis=1)
+        return TiledDenoiser(net, tile_px, overlap_px)(both, np.zeros(len(both), dtype=np.float32))[:, 0]
+
+    return by_tiles
 
 
 class TiledDenoiser:

@@ -24,12 +24,15 @@ class UNetConfig:
     groups: int = 8
     attention: bool = True  # self-attention at the coarsest level only
     clean_scale: float = 0.0  # s of `models.process.noise_estimate`; 0 is plain noise prediction
+    classes: int = 0  # kinds of parts, told to the network by a label; 0 for none
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {self.channels}")
         if not self.widths or self.blocks < 1 or self.patch < 1:
             raise ValueError("widths must not be empty; blocks and patch must be at least 1")
+        if self.classes < 0 or self.classes == 1:
+            raise ValueError(f"classes must be 0 or at least 2, got {self.classes}")
         if self.clean_scale < 0:
             raise ValueError(f"clean_scale must not be negative, got {self.clean_scale}")
         if any(width % self.groups or width % 4 for width in self.widths):
@@ -102,7 +105,8 @@ class UNet(nn.Module):
     """From `x_t [B, C, H, W]` at timesteps `[B]` (0..T, fractions allowed) to a prediction of the same shape.
 
     `models.process.noise_estimate` turns it into noise. Works for any height and width divisible by
-    `config.stride`.
+    `config.stride`. With classes it also takes labels `[B]` int64, whose embedding joins that of the
+    timestep (class conditioning as in Dhariwal & Nichol 2021); ValueError when they are missing or unasked.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -115,6 +119,8 @@ class UNet(nn.Module):
         self.time_mlp = nn.Sequential(
             nn.Linear(self.time_features, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim), nn.SiLU()
         )
+        if config.classes:
+            self.class_embedding = nn.Embedding(config.classes, time_dim)
         self.stem = nn.Conv2d(folded, widths[0], 3, padding=1)
 
         self.down = nn.ModuleList()
@@ -149,8 +155,12 @@ class UNet(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(cast(Tensor, self.conv_out.bias))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        time = self.time_mlp(timestep_embedding(t, self.time_features))
+    def encode(
+        self, x: Tensor, t: Tensor, label: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The way down -> the middle, what leads to it, finest first (the stem, then every block), and the
+        embedding of time and label."""
+        time = self._condition(t, label)
         patch = self.config.patch
         h = self.stem(F.pixel_unshuffle(x, patch) if patch > 1 else x)
         skips = [h]
@@ -159,7 +169,11 @@ class UNet(nn.Module):
                 h = block(h, time)
                 skips.append(h)
             h = shrink(h)
-        h = self.middle2(self.attend(self.middle1(h, time)), time)
+        return self.middle2(self.attend(self.middle1(h, time)), time), skips, time
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        h, skips, time = self.encode(x, t, label)
+        patch = self.config.patch
         for blocks, grow in zip(self.up, self.grow, strict=True):
             for block in cast(nn.ModuleList, blocks):
                 h = block(torch.cat([h, skips.pop()], dim=1), time)
@@ -167,6 +181,16 @@ class UNet(nn.Module):
                 h = grow(F.interpolate(h, scale_factor=2.0, mode="nearest"))
         h = self.conv_out(F.silu(self.norm_out(torch.cat([h, skips.pop()], dim=1))))
         return F.pixel_shuffle(h, patch) if patch > 1 else cast(Tensor, h)
+
+    def _condition(self, t: Tensor, label: Tensor | None) -> Tensor:
+        """Timesteps and labels `[B]` -> `[B, time_dim]`."""
+        if (label is not None) != bool(self.config.classes):
+            what = "needs labels" if label is None else "takes no labels"
+            raise ValueError(f"a network of {self.config.classes} classes {what}")
+        features = timestep_embedding(t, self.time_features)
+        if label is None:
+            return cast(Tensor, self.time_mlp(features))
+        return F.silu(self.time_mlp[:-1](features) + self.class_embedding(label))
 
 
 def channels_last(net: UNet) -> UNet:

@@ -47,7 +47,7 @@ class Inspector:
         self._grace_s = settings.shutdown_grace_s
         self.deadline: float | None = None  # monotonic; when a stop asked earlier must be over
         self._default_profile = settings.profile or engine.manifest.default_profile[engine.device]
-        self._decoder = Decoder(settings.max_pixels)
+        self._decoder = Decoder(settings.max_pixels, settings.decode_processes, settings.decode_timeout_s)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._marks: set[asyncio.Task[None]] = set()
         self._recovery: asyncio.Task[None] | None = None
@@ -78,6 +78,7 @@ class Inspector:
             log.info("finishing %d accepted inspections", len(self._tasks))
             await asyncio.wait(self._tasks.values(), timeout=max(0.0, deadline - time.monotonic()))
         await self.batcher.close(max(0.0, deadline - time.monotonic()))
+        self._decoder.close()
         await asyncio.gather(*self._tasks.values(), *self._marks, return_exceptions=True)
 
     def profile(self, asked: str | None) -> str:

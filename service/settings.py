@@ -32,6 +32,13 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, description="largest request body")
     max_pixels: int = Field(default=_MAX_PIXELS, ge=64, description="largest image, in pixels")
+    decode_processes: int = Field(
+        default=2,
+        ge=0,
+        le=64,
+        description="processes that decode images, and images decoded at once; 0 for threads",
+    )
+    decode_timeout_s: float = Field(default=10.0, gt=0, description="longest time to decode one image")
     queue_size: int = Field(default=256, ge=1, description="images waiting or running before 503 is answered")
     batch_size: int = Field(default=8, ge=1, le=1024, description="most images in one engine call")
     batch_delay_ms: float = Field(
@@ -90,6 +97,12 @@ def limit_opencv(max_pixels: int | None = None) -> None:
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(max_pixels)
     # The decoders' own chatter about damaged uploads is not for the service's log: the client is told.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+
+def decoder_environment(max_pixels: int) -> dict[str, str]:
+    """What a decoding process is told: our environment without our settings, which hold secrets."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("INLIER_")}
+    return {**ours, "INLIER_MAX_PIXELS": str(max_pixels)}
 
 
 def describe() -> list[dict[str, Any]]:

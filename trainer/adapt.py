@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.backbone import STRIDE as DETECTOR_STRIDE
+from models.backbone import STRIDE as BACKBONE_STRIDE
 from models.decode import DecodeError, decode
+from models.detector import STRIDE as DETECTOR_STRIDE
 from trainer.device import Device
 from trainer.recipe import AUTO_PX, Recipe, parse_recipe
 
@@ -57,6 +58,8 @@ def adapt(
         return recipe
     stride = recipe.network.config(1).stride * recipe.network.reduce
     step_px = math.lcm(GRID_PX, stride, 1 if recipe.detector is None else DETECTOR_STRIDE)
+    if "backbone" in recipe.feature_sources:
+        step_px = math.lcm(step_px, recipe.network.reduce * BACKBONE_STRIDE)
     side = fitting_side(sizes, LARGEST_PX[device], step_px)
     values = recipe.model_dump(mode="json")
     values["data"]["size"] = side

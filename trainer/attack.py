@@ -23,6 +23,7 @@ from models.preprocess import shrink
 from models.profiles import ChainProfile
 from trainer.console import Stages, quiet
 from trainer.errors import TrainerError
+from trainer.parts import require_profile
 from trainer.probe import Probe, describe_run
 
 Float = NDArray[np.float32]
@@ -70,11 +71,14 @@ class AttackResult:
 def attack(bundle: Bundle, probe: Probe, settings: AttackSettings, stages: Stages = quiet) -> AttackResult:
     """Reconstruct the images unharmed, under random moves and under the attack.
 
-    Raises AttackError when the bundle has no such chain profile.
+    Raises AttackError when the bundle has no such chain profile, PartError when a bundle of several parts is
+    attacked without naming one.
     """
+    require_profile(bundle.manifest, [settings.profile])
     name, profile = chain_profile(bundle, settings.profile)
     cases = [("none", 0.0)] + [(kind, share) for share in settings.shares for kind in PERTURBATIONS]
-    predict, process = eps_predictor(bundle, settings.device), bundle.manifest.diffusion
+    predict = eps_predictor(bundle, settings.device, bundle.manifest.label(name))
+    process = bundle.manifest.diffusion
     net = as_denoiser(predict)
     errors: dict[tuple[str, float], list[float]] = {case: [] for case in cases}
     changes: dict[tuple[str, float], list[float]] = {case: [] for case in cases}

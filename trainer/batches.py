@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -60,17 +60,30 @@ class Batch:
     t: Tensor  # [B]
     abar: Tensor  # [B, 1, 1, 1]
     x0: Tensor  # [B, C, H, W] the clean target
+    label: Tensor | None = None  # [B] which kind of part, where there are several
 
     def to(self, device: torch.device) -> "Batch":
         x_t = self.x_t.to(device).contiguous(memory_format=torch.channels_last)
-        return Batch(x_t, self.t.to(device), self.abar.to(device), self.x0.to(device))
+        label = None if self.label is None else self.label.to(device)
+        return Batch(x_t, self.t.to(device), self.abar.to(device), self.x0.to(device), label)
 
 
 class BatchMaker:
-    """Images, crops, flips, corruption, timesteps and noise of any step."""
+    """Images, crops, flips, corruption, timesteps and noise of any step.
 
-    def __init__(self, recipe: Recipe, pixels: NDArray[np.uint8], process: DiffusionProcess) -> None:
+    `labels [N]` say which kind of part each of `pixels [N, C, H, W]` shows; what is painted onto one may come
+    from any other.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        pixels: NDArray[np.uint8],
+        process: DiffusionProcess,
+        labels: NDArray[np.int64] | None = None,
+    ) -> None:
         training = recipe.training
+        self._labels = labels
         self._pixels, self._training, self._process = pixels, training, process
         self._order = BatchOrder(len(pixels), training.batch_size, training.seed)
         self._timesteps = training.timesteps.build("timesteps", TIMESTEPS)
@@ -84,7 +97,8 @@ class BatchMaker:
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng((self._training.seed, step))
         clean, dirty = [], []
-        for index in self._order.batch(step):
+        chosen = self._order.batch(step)
+        for index in chosen:
             image = self._view(int(index), rng)
             painted = image
             if self._corrupt is not None:
@@ -96,11 +110,15 @@ class BatchMaker:
         abar = self._process.abar(t).astype(np.float32)[:, None, None, None]
         eps = np.stack([self._noise(image.shape, rng) for image in clean])
         x_t = q_sample(np.stack(dirty), eps, abar)
-        arrays = (x_t, t, abar, np.stack(clean))
-        return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+        label = None if self._labels is None else _tensor(self._labels[chosen])
+        return Batch(_tensor(x_t), _tensor(t), _tensor(abar), _tensor(np.stack(clean)), label)
 
     def _view(self, index: int, rng: Rng) -> Float:
         return shrink(random_view(self._pixels[index], self._crop, self._training, rng), self._reduce)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def crop_size(pixels: NDArray[np.uint8], crop_px: int | None) -> tuple[int, int]:

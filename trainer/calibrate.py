@@ -22,6 +22,7 @@ from models.preprocess import shrink, to_float
 from models.process import DiffusionProcess
 from models.profiles import Profile
 from models.samplers import Denoiser
+from models.tiles import Compare
 from trainer.batches import REFERENCE_PX
 from trainer.empirical_null import Null, fit_null
 from trainer.position import usual_per_place
@@ -35,7 +36,7 @@ Report = Callable[[str, int, int], None]
 
 SCALE_HEADROOM = 1.25
 """Top of the fixed colour scale over the reject threshold: what is rejected is bright, not blinding."""
-_SCALE_IMAGES = 48  # a spread sample is enough for the typical residual of a noise level
+_SCALE_IMAGES = 48  # a spread sample is enough for the typical residual of a level
 _PAINTED_IMAGES = 96
 _TINY = 1e-6
 
@@ -54,18 +55,20 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Models:
-    """What is calibrated: the network, how images reach it, and the detector if there is one."""
+    """What is calibrated: the network, how images reach it, and whatever else the bundle looks with."""
 
     net: Denoiser
     process: DiffusionProcess
     clean_scale: float = 0.0
     reduce: int = 1
     detect: Detect | None = None
+    features: Compare | None = None
 
     def levels(self, profile: Profile, images: Float, seeds: Sequence[int]) -> Float:
         """Images `[B, C, H, W]` -> residuals `[B, K, h, w]`."""
         net = as_denoiser(self.net, self.process, self.clean_scale)
-        found, _ = residual_levels(net, self.process, profile, shrink(images, self.reduce), seeds)
+        small = shrink(images, self.reduce)
+        found, _ = residual_levels(net, self.process, profile, small, seeds, features=self.features)
         return found
 
 
@@ -160,7 +163,7 @@ class _Look:
         self, rows: Callable[[int, int], Float], seeds: Sequence[int], done: Callable[[int], None]
     ) -> tuple[Float, Evidence]:
         """-> smoothed residuals `[N, h, w]` and evidence `[N, h, w]` each (none without a detector)."""
-        sigma = self._profile.map.sigma_px
+        sigma, weights = self._profile.map.sigma_px, self._profile.map.weights(self._profile.levels)
         smoothed: list[NDArray[np.float16]] = []
         kinds: dict[EvidenceName, list[NDArray[np.float16]]] = {}
         for start in range(0, len(seeds), self._batch):
@@ -169,7 +172,7 @@ class _Look:
             levels = self._models.levels(self._profile, images, some)
             looks = None if self._models.detect is None else self._models.detect(images)
             for row, residuals in enumerate(levels):
-                amap = smoothed_residual(residuals, self._scales, sigma)
+                amap = smoothed_residual(residuals, self._scales, sigma, weights)
                 smoothed.append(amap.astype(np.float16))
                 if looks is not None:
                     for kind, values in gather(amap, looks[row], sigma).items():

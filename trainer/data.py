@@ -40,8 +40,18 @@ class TrainingSet:
     mixed: list[bool]  # True for images that `Mix` added
     seeds: list[int]  # of each image's noise, as in serving
     skipped: list[tuple[Path, str]]  # unreadable files and why
-    snapshot: str  # sha256 over the sorted content hashes
+    snapshot: str  # sha256 over the sorted content hashes, each with its part where there are several
     preprocess: Preprocess
+    parts: tuple[str, ...] = ()  # kinds of parts in the order of their labels; empty for one kind
+    labels: NDArray[np.int64] | None = None  # [N] into `parts`, ascending; None for one kind
+
+    @property
+    def groups(self) -> list[tuple[str | None, slice]]:
+        """Every kind of part and its rows; for one kind, None and all rows."""
+        if self.labels is None:
+            return [(None, slice(0, len(self.paths)))]
+        ends = np.searchsorted(self.labels, np.arange(len(self.parts) + 1))
+        return [(part, slice(int(a), int(b))) for part, a, b in zip(self.parts, ends, ends[1:], strict=False)]
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -96,10 +106,12 @@ def load_training_set(
     channels: int | str,
     cache: Path,
     progress: Progress = lambda done, total: None,
+    parts: Sequence[str] | None = None,
 ) -> TrainingSet:
     """Decode `files` into one memory-mapped array at `cache`.
 
-    Files that cannot be read are skipped and listed; DataError only when none is left. With
+    `parts` names the kind of part of each file; files of a kind follow each other. Files that cannot be
+    read are skipped and listed; DataError only when none is left, of all or of a part. With
     `channels="auto"` the set is gray if every image is.
     """
     if channels == "auto":
@@ -127,6 +139,13 @@ def load_training_set(
     if not kept:
         reasons = "; ".join(f"{path.name}: {why}" for path, why in skipped[:3])
         raise DataError(f"none of the {len(files)} images could be read ({reasons})")
+    labels, names = None, tuple(dict.fromkeys(parts or ()))
+    if parts is not None:
+        lost = sorted(set(names) - {parts[i] for i in kept})
+        if lost:
+            raise DataError(f"none of the images of the parts {lost} could be read")
+        labels = np.array([names.index(parts[i]) for i in kept], dtype=np.int64)
+        hashes = [found + parts[i].encode() for found, i in zip(hashes, kept, strict=True)]
     return TrainingSet(
         pixels=array[: len(kept)],
         paths=[files[i] for i in kept],
@@ -135,6 +154,8 @@ def load_training_set(
         skipped=skipped,
         snapshot=hashlib.sha256(b"".join(sorted(hashes))).hexdigest(),
         preprocess=spec,
+        parts=names,
+        labels=labels,
     )
 
 

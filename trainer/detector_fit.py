@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.corruption import Corruption
-from models.detector import GRID, Detector, DetectorConfig, fit_gaussian, trainable
+from models.detector import GRID, SCALES, Detector, DetectorConfig, fit_gaussian, trainable
 from models.preprocess import to_float
 from trainer.batches import CORRUPTIONS, REFERENCE_PX, crop_size, made_ahead, random_view
 from trainer.data import BatchOrder, TrainingSet
@@ -143,31 +143,38 @@ def fit_detector(
         detector.backbone.load_state_dict(load_state(weights), strict=False)
     detector.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if frozen:
-        fit_gaussian(detector, collect_features(detector, pixels, recipe.training.seed, bf16))
+        fit_distances(detector, pixels, recipe.training.seed, bf16)
     losses = _train_head(detector, recipe, spec, pixels, frozen, max_minutes, bf16, report)
     if not frozen:  # the features have moved: the distance is fitted to where they ended
-        fit_gaussian(detector, collect_features(detector, pixels, recipe.training.seed, bf16))
+        fit_distances(detector, pixels, recipe.training.seed, bf16)
     return detector.cpu().eval(), losses
 
 
+def fit_distances(detector: Detector, pixels: NDArray[np.uint8], seed: int, bf16: bool) -> None:
+    """Fit the Gaussian of every scale to training images `[N, C, H, W]`."""
+    for scale, vectors in enumerate(collect_features(detector, pixels, seed, bf16)):
+        fit_gaussian(detector, vectors, scale)
+
+
 @torch.no_grad()
-def collect_features(detector: Detector, pixels: NDArray[np.uint8], seed: int, bf16: bool) -> Tensor:
-    """A seeded sample of feature vectors `[N, F]` over images and places."""
+def collect_features(detector: Detector, pixels: NDArray[np.uint8], seed: int, bf16: bool) -> list[Tensor]:
+    """For every scale a seeded sample of feature vectors `[N, G]` over images and places."""
     rng = np.random.default_rng((seed, 3))
     device = detector.mean.device
     chosen = np.sort(rng.permutation(len(pixels))[:GAUSSIAN_IMAGES])
     per_image = max(1, GAUSSIAN_VECTORS // len(chosen))
     was_training = detector.training
     detector.eval()
-    vectors = []
+    vectors: list[list[Tensor]] = [[] for _ in range(SCALES)]
     for index in chosen:
         image = torch.from_numpy(to_float(pixels[index : index + 1])).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             _, near = detector.features(image)
-        places = near[0].flatten(1).T.float().cpu()
-        vectors.append(places[torch.from_numpy(rng.permutation(len(places))[:per_image])])
+        for scale, features in enumerate(near):
+            places = features[0].flatten(1).T.float().cpu()
+            vectors[scale].append(places[torch.from_numpy(rng.permutation(len(places))[:per_image])])
     detector.train(was_training)
-    return torch.cat(vectors)
+    return [torch.cat(of_scale) for of_scale in vectors]
 
 
 def _train_head(

@@ -27,6 +27,7 @@ from trainer.metrics import (
     sorted_pixels,
     squared_error,
 )
+from trainer.parts import require_profile
 from trainer.protocol import FPR_LIMIT, Settings, describe
 from trainer.results import EvaluationResult, GoodResult, ImageResult, ProfileResult, Timing, TypeResult
 from trainer.scorer import Scorer, profile_scorer
@@ -68,8 +69,10 @@ def evaluate(
 ) -> EvaluationResult:
     """Run profiles of a bundle over labelled images, decoded once, and measure each.
 
-    `profiles` are names or "all". Raises EvaluationError with what to change.
+    `profiles` are names or "all". Raises EvaluationError with what to change; PartError when a bundle of
+    several parts is to be measured under all.
     """
+    require_profile(bundle.manifest, profiles)
     names = profile_names(bundle, profiles)
     engine = _open(bundle, settings)
     images, files = load_images(sources, bundle.manifest.preprocess, settings, stages)

@@ -80,6 +80,7 @@ def evaluate(
 
     from trainer.console import stage
     from trainer.evaluate import evaluate as run
+    from trainer.parts import require_profile
     from trainer.protocol import Settings
     from trainer.results import print_result, write_csv, write_json
     from trainer.testset import Sources
@@ -88,6 +89,7 @@ def evaluate(
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
     opened = load_bundle(bundle)
+    require_profile(opened.manifest, profiles)
     result = run(
         opened,
         Sources(data, defects, masks, use_masks=not no_masks),

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
-from models.backbone import STRIDE as DETECTOR_STRIDE
+from models.detector import STRIDE as DETECTOR_STRIDE
 from models.detector import Detector
-from models.engine import OnnxDenoiser, OnnxDetector
-from models.engine_torch import TorchDenoiser, TorchDetector
+from models.engine_onnx import OnnxDenoiser, OnnxDetector, OnnxFeatures
+from models.engine_torch import TorchDenoiser, TorchDetector, TorchFeatures
+from models.features import FeatureDistance
+from models.parts import of_part
 from models.process import DiffusionProcess, q_sample
-from models.samplers import column, draw_noise, generators
+from models.samplers import Denoiser, column, draw_noise, generators
 from models.unet import UNet
 from trainer.errors import TrainerError
 
@@ -32,18 +34,34 @@ def write_weights(net: nn.Module, path: Path) -> None:
     save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, path)
 
 
-def write_onnx(net: nn.Module, path: Path, channels: int, stride: int) -> None:
-    """The denoiser with dynamic batch, height and width; inputs `x`, `t`, output `eps`."""
-    example = (torch.zeros(2, channels, 4 * stride, 4 * stride), torch.ones(2))
-    batch, side = torch.export.Dim("batch"), _sides(stride)
-    _export(net, path, example, ["x", "t"], "eps", ({0: batch, **side}, {0: batch}))
+def write_onnx(net: nn.Module, path: Path, channels: int, stride: int, classes: int = 0) -> None:
+    """The denoiser with dynamic batch, height and width; inputs `x`, `t`, output `eps`.
+
+    With classes there is a third input, `label` int64 `[B]`.
+    """
+    x, t = torch.zeros(2, channels, 4 * stride, 4 * stride), torch.ones(2)
+    batch = torch.export.Dim("batch")
+    image, row = {0: batch, **_sides(stride)}, {0: batch}
+    if classes:
+        label = torch.zeros(2, dtype=torch.int64)
+        _export(net, path, (x, t, label), ["x", "t", "label"], ["eps"], (image, row, row))
+    else:
+        _export(net, path, (x, t), ["x", "t"], ["eps"], (image, row))
 
 
 def write_detector(detector: nn.Module, path: Path, channels: int) -> None:
     """The detector with dynamic batch, height and width; input `x`, output `evidence`."""
     example = (torch.zeros(2, channels, 4 * DETECTOR_STRIDE, 4 * DETECTOR_STRIDE),)
     shapes = ({0: torch.export.Dim("batch"), **_sides(DETECTOR_STRIDE)},)
-    _export(detector, path, example, ["x"], "evidence", shapes)
+    _export(detector, path, example, ["x"], ["evidence"], shapes)
+
+
+def write_features(distance: FeatureDistance, path: Path, channels: int) -> None:
+    """The comparison of features with dynamic batch, height and width; inputs `x`, `y`, output per source."""
+    side = 4 * distance.stride
+    example = (torch.zeros(2, channels, side, side), torch.ones(2, channels, side, side))
+    shape = {0: torch.export.Dim("batch"), **_sides(distance.stride)}
+    _export(distance, path, example, ["x", "y"], [*distance.names], (shape, shape))
 
 
 def _sides(stride: int) -> dict[int, Any]:
@@ -52,7 +70,7 @@ def _sides(stride: int) -> dict[int, Any]:
 
 
 def _export(
-    net: nn.Module, path: Path, example: tuple[Any, ...], inputs: list[str], output: str, shapes: Any
+    net: nn.Module, path: Path, example: tuple[Any, ...], inputs: list[str], outputs: list[str], shapes: Any
 ) -> None:
     """One self-contained file."""
     # The exporter warns of its own deprecations, and logs that the unneeded torchvision is absent.
@@ -64,7 +82,7 @@ def _export(
             example,
             path,
             input_names=inputs,
-            output_names=[output],
+            output_names=outputs,
             dynamic_shapes=shapes,
             dynamo=True,
             external_data=False,
@@ -88,13 +106,53 @@ def check_detector(detector: Detector, onnx: Path, golden: NDArray[np.float32]) 
     return worst
 
 
+def check_features(distance: FeatureDistance, onnx: Path, golden: NDArray[np.float32]) -> float:
+    """Largest difference of the distances between golden images `[N, C, H, W]` and what stands in for their
+    reconstructions, as a batch and one by one; cosines, so of order 1. ExportError beyond TOLERANCE."""
+    reference, exported = TorchFeatures(distance), OnnxFeatures(onnx)
+    others = np.ascontiguousarray(0.5 * golden[::-1, :, ::-1])
+    worst = 0.0
+    for source in distance.names:
+        expected = reference(source, golden, others)
+        rows = [slice(i, i + 1) for i in range(len(golden))]
+        singles = np.concatenate([exported(source, golden[row], others[row]) for row in rows])
+        for got in (exported(source, golden, others), singles):
+            worst = max(worst, float(np.abs(got - expected).max()))
+    if not worst <= TOLERANCE:
+        raise ExportError(
+            f"ONNX and torch features differ by {worst:.2e} (allowed {TOLERANCE:.0e}); nothing published"
+        )
+    return worst
+
+
 def check_parity(
     net: UNet, onnx: Path, golden: NDArray[np.float32], process: DiffusionProcess, timesteps: list[float]
 ) -> float:
-    """Largest |eps_torch - eps_onnx| on golden images `[N, C, H, W]` at each timestep, at two sizes and
-    as a batch and one by one; ExportError beyond TOLERANCE."""
-    reference, exported = TorchDenoiser(net), OnnxDenoiser(onnx)
-    stride = net.config.stride
+    """Largest |eps_torch - eps_onnx| on golden images `[N, C, H, W]` at each timestep, at two sizes, as a
+    batch and one by one, and for every class; ExportError beyond TOLERANCE."""
+    plain, exported = TorchDenoiser(net), OnnxDenoiser(onnx)
+    labels = range(net.config.classes) if net.config.classes else (None,)
+    worst = max(
+        _largest_difference(
+            of_part(plain, label), of_part(exported, label), net.config.stride, golden, process, timesteps
+        )
+        for label in labels
+    )
+    if not worst <= TOLERANCE:
+        raise ExportError(
+            f"ONNX and torch differ by {worst:.2e} (allowed {TOLERANCE:.0e}); nothing published"
+        )
+    return worst
+
+
+def _largest_difference(
+    reference: Denoiser,
+    exported: Denoiser,
+    stride: int,
+    golden: NDArray[np.float32],
+    process: DiffusionProcess,
+    timesteps: list[float],
+) -> float:
     worst = 0.0
     for images in (golden, golden[:1, :, : -stride or None, :]):
         if 0 in images.shape:
@@ -108,8 +166,4 @@ def check_parity(
             singles = np.concatenate([exported(x_t[i : i + 1], steps[i : i + 1]) for i in range(len(images))])
             for got in (exported(x_t, steps), singles):
                 worst = max(worst, float(np.abs(got - expected).max()))
-    if not worst <= TOLERANCE:
-        raise ExportError(
-            f"ONNX and torch differ by {worst:.2e} (allowed {TOLERANCE:.0e}); nothing published"
-        )
     return worst

@@ -4,43 +4,60 @@ import csv
 import importlib.metadata
 import re
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from models.bundle import (
-    DETECTOR_FILES,
-    FILES,
+    FEATURES_FILE,
     Bundle,
     DetectorInfo,
     Manifest,
     Network,
     TrainingData,
+    expected_files,
     write_bundle,
 )
-from models.engine import OnnxDenoiser, OnnxDetector
+from models.engine_onnx import OnnxDenoiser, OnnxDetector, OnnxFeatures
+from models.features import feature_distance
+from models.parts import for_part, of_part, per_part
 from models.preprocess import shrink, to_float
-from models.tiles import tiled
+from models.tiles import tiled, tiled_compare
 from trainer.adapt import adapt, sample_sizes
-from trainer.calibrate import Calibrated, Models, calibrate_profile
+from trainer.calibrate import Calibrated, Models
+from trainer.calibrate_all import (
+    Suspect,
+    calibrate_all,
+    describe_data,
+    rank_images,
+    trust_metrics,
+    trusts,
+    write_calibration,
+)
 from trainer.checkpoint import find_checkpoint
 from trainer.console import Stages
 from trainer.data import Mix, TrainingSet, choose_files, load_training_set, relative_names
 from trainer.detector_fit import choose_backbone, resumable_detector
 from trainer.device import Device
-from trainer.export import check_detector, check_parity, write_detector, write_onnx, write_weights
+from trainer.export import (
+    check_detector,
+    check_features,
+    check_parity,
+    write_detector,
+    write_features,
+    write_onnx,
+    write_weights,
+)
 from trainer.loop import Trained, learning_rate
 from trainer.outer import OUTERS, Outer, Run
+from trainer.parts import find_parts
 from trainer.recipe import Recipe, RecipeError
 from trainer.report import write_report
 from trainer.trust import Trust
 
-AUDIT_PROFILE = "fast"  # ranks the training images, so it sees every one of them
 DIFFUSION_SHARE = 0.6  # of limited minutes; the detector gets the rest
 GOLDEN = 4  # training images on which ONNX must equal torch
 LIBRARIES = ("torch", "accelerate", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "safetensors")
@@ -72,7 +89,8 @@ def fit(
     """Train on every image below `folder` and publish the bundle at `out/bundle`.
 
     `out` also keeps the resolved recipe, the loss curve, the checkpoint and the list of skipped files.
-    Settings in `fixed` are not adapted to the images. Raises DataError, RecipeError, CheckpointError,
+    With `data.parts = "folders"` every folder in `folder` is a kind of part. Settings in `fixed` are not
+    adapted to the images. Raises DataError, RecipeError, CheckpointError,
     TrainingError, ExportError, FileExistsError.
     """
     check_names(name, version)
@@ -86,11 +104,12 @@ def fit(
             f"{out} holds an unfinished run; add --resume to go on, or choose another --out"
         )
     files, mixed = choose_files(folder, mix)
+    parts = find_parts(recipe, folder, files, mix)
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"--out {out} is a file; name a folder")
     out.mkdir(parents=True, exist_ok=True)
     recipe = adapt(recipe, sample_sizes(files), len(files), device, fixed)
-    data = _load(files, mixed, recipe, out, stages)
+    data = _load(files, mixed, parts, recipe, out, stages)
     if not started:
         (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -120,7 +139,7 @@ def fit(
         nonlocal parity
         net, process = trained.net, recipe.process.build()
         write_weights(net, work / "model.safetensors")
-        write_onnx(net, work / "model.onnx", data.preprocess.channels, net.config.stride)
+        write_onnx(net, work / "model.onnx", data.preprocess.channels, net.config.stride, len(data.parts))
         timesteps = sorted({1.0, recipe.largest_timestep / 2, float(recipe.largest_timestep)})
         golden = to_float(data.pixels[:GOLDEN])
         small = shrink(golden, recipe.network.reduce)
@@ -129,16 +148,26 @@ def fit(
             write_weights(detector, work / "detector.safetensors")
             write_detector(detector, work / "detector.onnx", data.preprocess.channels)
             parity = max(parity, check_detector(detector, work / "detector.onnx", golden))
-        models = Models(
-            tiled(OnnxDenoiser(work / "model.onnx"), recipe.network.tile_px, recipe.network.overlap_px),
-            process,
-            recipe.network.clean_scale,
-            recipe.network.reduce,
-            None if detector is None else OnnxDetector(work / "detector.onnx"),
-        )
-        calibrated = _calibrate(recipe, data, models, stages)
+        exported = OnnxDenoiser(work / "model.onnx")
+        detect = None if detector is None else OnnxDetector(work / "detector.onnx")
+        tiles = recipe.network.tile_px, recipe.network.overlap_px
+        features = None
+        if recipe.feature_sources:
+            eyes = None if detector is None else detector.backbone
+            distance = feature_distance(recipe.feature_sources, net, eyes)
+            write_features(distance, work / FEATURES_FILE, data.preprocess.channels)
+            parity = max(parity, check_features(distance, work / FEATURES_FILE, small))
+            features = tiled_compare(OnnxFeatures(work / FEATURES_FILE), *tiles)
+
+        def models_of(label: int | None) -> Models:
+            network, denoiser = recipe.network, tiled(of_part(exported, label), *tiles)
+            return Models(denoiser, process, network.clean_scale, network.reduce, detect, features)
+
+        calibrated = calibrate_all(recipe, data, models_of, stages)
         write_calibration(calibrated, work / "calibration.safetensors")
-        suspects = _write_audit(work / "audit.csv", data, calibrated[AUDIT_PROFILE])
+        suspects = rank_images(data, calibrated)
+        lines = ((rank, name, f"{score:.4f}") for rank, (name, score, _) in enumerate(suspects, start=1))
+        _write_rows(work / "audit.csv", ("rank", "image", "calibrated_score"), lines)
         info = None
         if detector is not None and backbone is not None:
             info = DetectorInfo(backbone=backbone, **detector.config.to_dict())
@@ -157,7 +186,14 @@ def check_names(name: str, version: str | None) -> None:
             raise RecipeError(f"{what} {value!r} must be letters, digits, '.', '_', '-' ({pattern})")
 
 
-def _load(files: list[Path], mixed: list[bool], recipe: Recipe, out: Path, stages: Stages) -> TrainingSet:
+def _load(
+    files: list[Path],
+    mixed: list[bool],
+    parts: list[str] | None,
+    recipe: Recipe,
+    out: Path,
+    stages: Stages,
+) -> TrainingSet:
     with stages("reading images", len(files)) as advance:
         data = load_training_set(
             files,
@@ -166,41 +202,13 @@ def _load(files: list[Path], mixed: list[bool], recipe: Recipe, out: Path, stage
             recipe.data.channels,
             out / "cache" / "images.npy",
             progress=lambda done, total: advance(done, ""),
+            parts=parts,
         )
     _write_rows(out / "skipped.csv", ("path", "reason"), data.skipped)
     if any(mixed):
         names = relative_names(data.paths)
         _write_rows(out / "mixed.csv", ("path", "mixed_in"), zip(names, map(int, data.mixed), strict=True))
     return data
-
-
-def _calibrate(recipe: Recipe, data: TrainingSet, models: Models, stages: Stages) -> dict[str, Calibrated]:
-    """Every profile; the one that ranks the training images first, and what it learns of trust for all."""
-    calibrated: dict[str, Calibrated] = {}
-    for name in sorted(recipe.profiles, key=lambda name: name != AUDIT_PROFILE):
-        with stages(f"calibrating {name}", len(data.pixels)) as advance:
-            calibrated[name] = calibrate_profile(
-                models,
-                name,
-                recipe.profiles[name],
-                data.pixels,
-                data.seeds,
-                recipe.calibration,
-                subset_seed=recipe.training.seed,
-                whole_set=name == AUDIT_PROFILE,
-                trust=None if name == AUDIT_PROFILE else calibrated[AUDIT_PROFILE].trust or None,
-                report=lambda _, done, total, advance=advance: advance(done, f"{done} of {total} images"),  # type: ignore[misc]
-            )
-    return {name: calibrated[name] for name in recipe.profiles}
-
-
-def write_calibration(calibrated: dict[str, Calibrated], path: Path) -> None:
-    """The arrays of `calibration.safetensors` (see `models.bundle`)."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, found in calibrated.items():
-        arrays[f"{name}/scores"] = np.sort(found.scores)
-        arrays |= {f"{name}/position/{kind}": usual for kind, usual in found.positions.items()}
-    save_file(arrays, path)
 
 
 def _manifest(
@@ -215,12 +223,12 @@ def _manifest(
 ) -> Manifest:
     now = datetime.now(UTC)
     losses = trained.progress.losses
-    null = calibrated[AUDIT_PROFILE].null
+    parts = [part for part, _ in data.groups]
     return Manifest(
         name=name,
         version=version or now.strftime("%Y%m%d-%H%M%S"),
         created_at=now.isoformat(timespec="seconds"),
-        files=dict.fromkeys((*FILES, *(DETECTOR_FILES if detector else ())), "0" * 64),
+        files=dict.fromkeys(expected_files(recipe.profiles, detector=detector is not None), "0" * 64),
         recipe=recipe.model_dump(mode="json"),
         network=Network(
             **trained.net.config.to_dict(),
@@ -229,8 +237,9 @@ def _manifest(
         detector=detector,
         preprocess=data.preprocess,
         process=recipe.process,
-        profiles=recipe.profiles,
-        default_profile={"cpu": "fast", "gpu": "paper"},
+        parts=data.parts,
+        profiles=per_part(recipe.profiles, parts),
+        default_profile={"cpu": for_part("fast", parts[0]), "gpu": for_part("paper", parts[0])},
         calibration={key: found.calibration for key, found in calibrated.items()},
         metrics={
             "protocol": "training run: loss averaged over the last 100 steps; no labels were used",
@@ -239,32 +248,11 @@ def _manifest(
             "precision": trained.progress.precision,
             "final_loss": float(np.mean(losses[-100:])),
             "onnx_max_abs_difference": parity,
-            "trust": {
-                kind: {**asdict(trust), "weight": round(trust.weight, 4)}
-                for kind, trust in calibrated[AUDIT_PROFILE].trust.items()
-            },
+            "trust": trust_metrics(trusts(data, calibrated)),
         },
-        training_data=TrainingData(
-            snapshot=data.snapshot,
-            images=len(data.paths),
-            estimated_contamination=null.contamination,
-            contamination_interval=null.interval,
-        ),
+        training_data=describe_data(data, calibrated),
         libraries={library: importlib.metadata.version(library) for library in LIBRARIES},
     )
-
-
-def _write_audit(path: Path, data: TrainingSet, found: Calibrated) -> list[tuple[str, float, int]]:
-    """Rank the scored training images, most suspicious first -> (name, calibrated score, index)."""
-    names = relative_names(data.paths)
-    score = found.calibration.score
-    ranked = [
-        (names[found.indices[i]], score.calibrate(found.scores[i]), int(found.indices[i]))
-        for i in np.argsort(-found.scores)
-    ]
-    rows = ((rank, name, f"{value:.4f}") for rank, (name, value, _) in enumerate(ranked, start=1))
-    _write_rows(path, ("rank", "image", "calibrated_score"), rows)
-    return ranked
 
 
 def _write_report(
@@ -273,7 +261,7 @@ def _write_report(
     data: TrainingSet,
     trained: Trained,
     calibrated: dict[str, Calibrated],
-    suspects: list[tuple[str, float, int]],
+    suspects: list[Suspect],
     manifest: Manifest,
 ) -> None:
     total = trained.progress.total_steps
@@ -288,11 +276,12 @@ def _write_report(
         summary={
             "model": f"{manifest.name} {manifest.version}",
             "training images": len(data.paths),
+            **{f"images of {part}": rows.stop - rows.start for part, rows in data.groups if part},
             "skipped files": len(data.skipped),
             "estimated contamination": _contamination(manifest.training_data),
             "snapshot": data.snapshot,
             **{key: value for key, value in manifest.metrics.items() if key != "trust"},
-            **{f"trust in {kind}": _trust(trust) for kind, trust in calibrated[AUDIT_PROFILE].trust.items()},
+            **{f"trust in {kind}": _trust(trust) for kind, trust in trusts(data, calibrated).items()},
         },
     )
 

@@ -123,6 +123,9 @@ def _print_summary(result: "FitResult", out: Path) -> None:
         click.echo(
             f"skipped     {len(result.data.skipped)} unreadable files, listed in {out / 'skipped.csv'}"
         )
+    for part, rows in result.data.groups:
+        if part is not None:
+            click.echo(f"part        {part}: {rows.stop - rows.start} images")
     mixed_in = sum(result.data.mixed)
     click.echo(
         f"images      {len(result.data.paths)}" + (f", {mixed_in} of them mixed in" if mixed_in else "")

@@ -106,7 +106,7 @@ def train(
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=progress.precision)
 
     torch.manual_seed(training.seed)
-    net = channels_last(UNet(recipe.network.config(data.preprocess.channels)))
+    net = channels_last(UNet(recipe.network.config(data.preprocess.channels, len(data.parts))))
     ema = copy.deepcopy(net).requires_grad_(False).to(accelerator.device)
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
@@ -116,7 +116,7 @@ def train(
     if found is not None:
         restore(found, net, ema, optimizer, state)
     model, optimizer = accelerator.prepare(net, optimizer)
-    make_batch = BatchMaker(recipe, data.pixels, process)
+    make_batch = BatchMaker(recipe, data.pixels, process, data.labels)
     planner = Planner(max_minutes, progress)
 
     smoothed = float("nan")

@@ -25,6 +25,7 @@ from models.process import DiffusionProcess
 from models.samplers import Denoiser, reconstruct_chain
 from trainer.console import Stages, quiet
 from trainer.errors import TrainerError
+from trainer.parts import require_profile
 from trainer.probe import Probe, describe_run
 
 Float = NDArray[np.float32]
@@ -43,7 +44,7 @@ class MemorisationSettings:
     samples: int = 64
     steps: int = 50
     seed: int = 0
-    profile: str | None = None  # of the held-out images' reconstructions
+    profile: str | None = None  # of the held-out images' reconstructions, and which part is sampled
     feature_px: int = 32
     batch_size: int = 8
     device: Literal["cpu", "gpu"] = "cpu"
@@ -142,22 +143,24 @@ def memorisation(
 ) -> MemorisationResult:
     """Compare samples, and held-out images and their reconstructions, to the training images.
 
-    Raises MemorisationError for an unknown profile or fewer than two training images.
+    Of a bundle of several parts, the one that the profile is for is measured. Raises MemorisationError for an
+    unknown profile or fewer than two training images, PartError where a part is not named.
     """
     manifest = bundle.manifest
+    require_profile(manifest, [settings.profile])
     profile = settings.profile or manifest.default_profile[settings.device]
     if profile not in manifest.profiles:
         raise MemorisationError(
             f"the bundle has no profile {profile!r}; it has {', '.join(manifest.profiles)}"
         )
-    widest = max(manifest.profiles.values(), key=lambda spec: spec.largest_timestep)
+    widest = max(manifest.profiles.values(), key=lambda spec: spec.largest_timestep)  # of any part: all alike
     with stages("reading images", len(train.files)) as advance:
         seen = (shrink(image, manifest.network.reduce) for image, _ in train)
         features = TrainingFeatures(seen, settings.feature_px)
         advance(len(train.files), "")
     rows = [_row("training, among themselves", features.among_themselves())]
 
-    net = as_denoiser(eps_predictor(bundle, settings.device))
+    net = as_denoiser(eps_predictor(bundle, settings.device, manifest.label(profile)))
     found: list[Float] = []
     with stages("sampling", settings.samples) as advance:
         for first in range(0, settings.samples, settings.batch_size):

@@ -12,7 +12,8 @@ from models.regularizers import REGULARIZERS
 from trainer.batches import Batch
 from trainer.recipe import Recipe
 
-Model = Callable[[Tensor, Tensor], Tensor]
+Model = Callable[..., Tensor]
+"""`x_t [B, C, H, W]`, timesteps `[B]` and, where there are several parts, labels `[B]` -> a prediction."""
 
 _FLOOR = 0.1  # keeps the weight of nearly noiseless samples finite
 _TYPICAL = 5.0  # about the mean weight under quadratic timesteps; only sets the scale of the loss
@@ -37,7 +38,8 @@ class Objective:
 
     def __call__(self, model: Model, batch: Batch, generator: torch.Generator) -> Tensor:
         """Mean loss of a batch, a scalar with its graph."""
-        prediction = model(batch.x_t, batch.t).float()
+        known = () if batch.label is None else (batch.label,)
+        prediction = model(batch.x_t, batch.t, *known).float()
         if self._target == "noise":
             eps = noise_estimate(prediction, batch.abar, self._scale)
             residual = eps - implied_eps(batch.x_t, batch.x0, batch.abar)
@@ -50,7 +52,7 @@ class Objective:
         if self._regularized:
 
             def predict(x_t: Tensor, t: Tensor) -> Tensor:
-                return noise_estimate(model(x_t, t).float(), batch.abar, self._scale)
+                return noise_estimate(model(x_t, t, *known).float(), batch.abar, self._scale)
 
             eps = noise_estimate(prediction, batch.abar, self._scale)
             loss = loss + self._regularizer(predict, batch.x_t, batch.t, eps, batch.abar.flatten(), generator)

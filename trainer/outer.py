@@ -20,6 +20,7 @@ from models.anomaly import image_score, smoothed_residual
 from models.engine import as_denoiser, residual_levels
 from models.engine_torch import TorchDenoiser
 from models.evidence import resize
+from models.parts import of_part
 from models.preprocess import shrink, to_float, to_pixels
 from models.profiles import OneStepProfile
 from models.unet import UNet
@@ -88,7 +89,8 @@ def crossfit(folds: int = 2, steps_share: float = 0.25, drop: float = 0.15) -> O
     """Leave out the `drop` share of the images that short trainings on other images find most suspicious.
 
     Each fold is scored by a network that never saw it (cross-fitting), trained for `steps_share` of the
-    steps, so that no defect is judged by a network that learned it.
+    steps, so that no defect is judged by a network that learned it. Every part is folded by itself, so that
+    each network has seen parts of all kinds.
     """
     if folds < 2 or not 0 < steps_share <= 1 or not 0 <= drop < 1:
         raise ValueError(
@@ -97,10 +99,14 @@ def crossfit(folds: int = 2, steps_share: float = 0.25, drop: float = 0.15) -> O
 
     def outer(run: Run) -> tuple[Trained, TrainingSet]:
         images = len(run.data.pixels)
-        if images < 2 * folds:
-            raise DataError(f"{images} images are too few for {folds} folds; use training.outer = none")
-        seed = run.recipe.training.seed
-        fold_of = np.random.default_rng((seed, 6)).permutation(images) % folds
+        rng = np.random.default_rng((run.recipe.training.seed, 6))
+        fold_of = np.empty(images, dtype=np.int64)
+        for part, rows in run.data.groups:
+            count = rows.stop - rows.start
+            if count < 2 * folds:
+                of = f"images of {part}" if part else "images"
+                raise DataError(f"{count} {of} are too few for {folds} folds; use training.outer = none")
+            fold_of[rows] = rng.permutation(count) % folds
         whole = 1 + folds * steps_share
         scores = np.empty(images)
         for fold in range(folds):
@@ -119,7 +125,7 @@ def crossfit(folds: int = 2, steps_share: float = 0.25, drop: float = 0.15) -> O
 def _fold_scores(
     run: Run, held_out: NDArray[np.bool_], fold: int, steps_share: float, minutes_share: float
 ) -> NDArray[np.float64]:
-    """Log scores of the held-out images, less their median: networks of different folds then compare."""
+    """Log scores of the held-out images, less their part's median: folds and parts then compare."""
     folder = run.out / "outer" / f"fold-{fold}"
     done = folder / f"scores-{run.key}.npy"
     if run.resume and done.is_file():
@@ -134,8 +140,11 @@ def _fold_scores(
     with _on_device(trained.net, run.device) as net:
         for maps, _, _ in residual_maps(net, run, np.flatnonzero(held_out), "fast"):
             found += [image_score(amap, run.recipe.profiles["fast"].map.top_fraction) for amap in maps]
-    scores = np.log(np.asarray(found) + _TINY)
-    scores -= np.median(scores)
+    every = np.zeros(len(held_out))
+    every[held_out] = np.log(np.asarray(found) + _TINY)
+    for _, rows in run.data.groups:
+        every[rows] -= np.median(every[rows][held_out[rows]])
+    scores = every[held_out]
     _save(done, scores)
     (folder / "images.npy").unlink()
     return np.asarray(scores, dtype=np.float64)
@@ -178,18 +187,16 @@ def repair(net: UNet, run: Run, path: Path, threshold: float) -> float:
     """Write the images of `run` with what stands out replaced -> the share of pixels that was replaced."""
     pixels = run.data.pixels
     with _on_device(net, run.device) as on_device:
-        maps = [m for found, _, _ in residual_maps(on_device, run, np.arange(len(pixels))) for m in found]
-        logs = np.log(np.stack(maps) + _TINY)
-        sample = logs.reshape(-1)[:: max(1, logs.size // 2_000_000)]
-        location = np.median(sample)
-        limit = location + threshold * 1.4826 * max(float(np.median(np.abs(sample - location))), 1e-3)
+        limits = np.concatenate(
+            [_repair_limits(on_device, run, rows, threshold) for _, rows in run.data.groups]
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         work = path.with_name(path.name + ".new")
         fresh = np.lib.format.open_memmap(work, mode="w+", dtype=np.uint8, shape=pixels.shape)
         replaced, row = 0.0, 0
         for found, small, healthy in residual_maps(on_device, run, np.arange(len(pixels))):
             for amap, seen, estimate in zip(found, small, healthy, strict=True):
-                strong = (np.log(amap + _TINY) > limit).astype(np.float32)
+                strong = (np.log(amap + _TINY) > limits[row]).astype(np.float32)
                 change = strong * (estimate - seen)  # at full size, only what the network sees is changed
                 wide = np.stack([resize(channel, pixels.shape[2:]) for channel in change])
                 fresh[row] = to_pixels(to_float(pixels[row]) + wide).transpose(2, 0, 1)
@@ -197,6 +204,16 @@ def repair(net: UNet, run: Run, path: Path, threshold: float) -> float:
     fresh.flush()
     work.rename(path)
     return replaced / len(pixels)
+
+
+def _repair_limits(net: UNet, run: Run, rows: slice, threshold: float) -> NDArray[np.float64]:
+    """The log residual from which on a pixel is replaced, for each of the images in `rows` of one part."""
+    chosen = np.arange(rows.start, rows.stop)
+    logs = np.log(np.stack([m for found, _, _ in residual_maps(net, run, chosen) for m in found]) + _TINY)
+    sample = logs.reshape(-1)[:: max(1, logs.size // 2_000_000)]
+    location = np.median(sample)
+    spread = 1.4826 * max(float(np.median(np.abs(sample - location))), 1e-3)
+    return np.full(len(chosen), location + threshold * spread)
 
 
 def residual_maps(
@@ -210,16 +227,27 @@ def residual_maps(
     recipe, process = run.recipe, run.recipe.process.build()
     largest = recipe.largest_timestep
     spec = recipe.profiles[profile] if profile else OneStepProfile(timesteps=(largest / 2, largest), draws=2)
-    denoiser = as_denoiser(TorchDenoiser(net), process, recipe.network.clean_scale)
+    # Features wait for the finished model: here networks are young, and there is no detector yet.
+    spec = spec.model_copy(update={"map": spec.map.model_copy(update={"features": "none"})})
+    labels, torch_net = run.data.labels, TorchDenoiser(net)
     sigma = recipe.profiles["fast"].map.sigma_px
-    for start in range(0, len(rows), _BATCH):
-        some = rows[start : start + _BATCH]
+    for some in _batches(rows, labels):
+        label = None if labels is None else int(labels[some[0]])
+        denoiser = as_denoiser(of_part(torch_net, label), process, recipe.network.clean_scale)
         images = shrink(to_float(run.data.pixels[some]), recipe.network.reduce)
         seeds = [run.data.seeds[row] for row in some]
         levels, healthy = residual_levels(denoiser, process, spec, images, seeds)
         scales = np.maximum(np.median(levels, axis=(2, 3)), _TINY).astype(np.float32)
         maps = [smoothed_residual(level, scale, sigma) for level, scale in zip(levels, scales, strict=True)]
         yield np.stack(maps), images, healthy
+
+
+def _batches(rows: NDArray[np.int64], labels: NDArray[np.int64] | None) -> Iterator[NDArray[np.int64]]:
+    """Rows in their order, a batch at a time, each of one part."""
+    changes = np.flatnonzero(np.diff(rows * 0 if labels is None else labels[rows])) + 1
+    for of_one_part in np.split(rows, changes):
+        for start in range(0, len(of_one_part), _BATCH):
+            yield of_one_part[start : start + _BATCH]
 
 
 def subset(data: TrainingSet, kept: NDArray[np.bool_], path: Path) -> TrainingSet:
@@ -236,6 +264,7 @@ def subset(data: TrainingSet, kept: NDArray[np.bool_], path: Path) -> TrainingSe
         paths=[data.paths[row] for row in rows],
         mixed=[data.mixed[row] for row in rows],
         seeds=[data.seeds[row] for row in rows],
+        labels=None if data.labels is None else data.labels[rows],
         snapshot=hashlib.sha256(data.snapshot.encode() + kept.tobytes()).hexdigest(),
     )
 

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.backbone import STRIDE as DETECTOR_STRIDE
+from models.backbone import STRIDE as BACKBONE_STRIDE
 from models.bundle import ChainProfile, MapRecipe, OneStepProfile, Process, Profile
+from models.detector import STRIDE as DETECTOR_STRIDE
 from models.losses import PENALTIES, REDUCTIONS
+from models.profiles import FeatureSource
 from models.unet import UNetConfig
 from trainer.errors import TrainerError
 
@@ -54,6 +56,11 @@ class Slot(BaseModel):
 class Data(_Section):
     size: Side | tuple[Side, Side] | Literal["auto"] = 128
     channels: Literal["auto", 1, 3] = "auto"
+    parts: Literal["one", "folders"] = Field(
+        default="one",
+        exclude_if=lambda parts: parts == "one",  # runs from before there was a choice can be resumed
+        description="folders: one kind of part per folder of the images, told to the network by a label",
+    )
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -71,8 +78,10 @@ class Network(_Section):
     tile_px: int | None = Field(default=None, ge=16, description="seen in tiles of this side, once reduced")
     overlap_px: int = Field(default=0, ge=0, description="of neighbouring tiles")
 
-    def config(self, channels: int) -> UNetConfig:
-        return UNetConfig(channels=channels, **self.model_dump(exclude={"reduce", "tile_px", "overlap_px"}))
+    def config(self, channels: int, classes: int = 0) -> UNetConfig:
+        return UNetConfig(
+            channels=channels, classes=classes, **self.model_dump(exclude={"reduce", "tile_px", "overlap_px"})
+        )
 
 
 class Training(_Section):
@@ -165,6 +174,9 @@ class Recipe(_Section):
         missing = {"paper", "fast"} - set(self.profiles) if self.profiles else set()
         if missing:
             raise ValueError(f"profiles {sorted(missing)} are missing; every bundle ships paper and fast")
+        bound = [name for name, profile in self.profiles.items() if profile.part is not None]
+        if bound:
+            raise ValueError(f"profiles {bound} name a part; data.parts = folders makes one for every part")
         too_far = [n for n, p in self.profiles.items() if p.largest_timestep > self.process.steps]
         if too_far:
             raise ValueError(f"profiles {too_far} go beyond process.steps = {self.process.steps}")
@@ -182,11 +194,28 @@ class Recipe(_Section):
             raise ValueError(f"network.overlap_px {overlap} must be divisible by the network's stride")
         if crop is not None and crop % stride:
             raise ValueError(f"training.crop_px {crop} must be divisible by the network's stride {stride}")
+        if "network" in self.feature_sources and self.data.parts == "folders":
+            raise ValueError('features = "network" in a profile\'s map is for one kind of part')
+        if "backbone" in self.feature_sources:
+            compared = (*(side // self.network.reduce for side in self.data.height_width), tile or 0)
+            if self.detector is None:
+                raise ValueError('features = "backbone" in a profile\'s map needs a [detector] section')
+            if any(side % BACKBONE_STRIDE for side in compared):
+                raise ValueError(
+                    'features = "backbone" in a profile\'s map: data.size / network.reduce '
+                    f"({compared[0]} px) and network.tile_px must be divisible by {BACKBONE_STRIDE}"
+                )
         if self.detector is None:
             return
         sides = (*self.data.height_width, self.detector.crop_px or DETECTOR_STRIDE)
         if any(side % DETECTOR_STRIDE for side in sides):
             raise ValueError(f"data.size and detector.crop_px must be divisible by {DETECTOR_STRIDE}")
+
+    @property
+    def feature_sources(self) -> list[FeatureSource]:
+        """What the profiles compare beside pixels, in the order of their names."""
+        names = {profile.map.features for profile in self.profiles.values()}
+        return sorted(name for name in names if name != "none")
 
     @property
     def largest_timestep(self) -> int:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from models.bundle import DETECTOR_FILES, FILES, Bundle, BundleError, Manifest, load_bundle, sha256_file
+from models.evidence import DETECTOR_EVIDENCE
 
 Values = dict[str, Any]
 
@@ -33,7 +34,7 @@ def test_it_names_its_detector_and_weighs_its_evidence(tiny_detector_bundle: Bun
     assert manifest.detector.backbone == "own"
     assert (manifest.network.reduce, manifest.map_size) == (2, (32, 32))
     for calibration in manifest.calibration.values():
-        assert set(calibration.evidence) == {"residual", "defect", "distance"}
+        assert set(calibration.evidence) == {"residual", *DETECTOR_EVIDENCE}
         assert sum(e.weight for e in calibration.evidence.values()) == pytest.approx(1)
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from models.evidence import (
+    DETECTOR_EVIDENCE,
     EvidenceCalibration,
     detector_evidence,
     fuse,
@@ -73,11 +74,12 @@ def test_evidence_without_weight_says_nothing() -> None:
 
 
 def test_the_detectors_channels_by_name() -> None:
-    outputs = np.stack([np.full((4, 4), 3.0), np.full((4, 4), -2.0)]).astype(np.float32)
+    outputs = np.stack([np.full((4, 4), value) for value in (3.0, -2.0, 5.0)]).astype(np.float32)
     found = detector_evidence(outputs, (8, 12), 1.0)
-    assert {name: values.shape for name, values in found.items()} == {"defect": (8, 12), "distance": (8, 12)}
+    assert {name: values.shape for name, values in found.items()} == dict.fromkeys(DETECTOR_EVIDENCE, (8, 12))
     np.testing.assert_allclose(found["defect"], 3.0, rtol=1e-6)
     np.testing.assert_allclose(found["distance"], -2.0, rtol=1e-6)
+    np.testing.assert_allclose(found["wide"], 5.0, rtol=1e-6)
 
 
 def test_a_residual_of_nothing_has_a_logarithm() -> None:

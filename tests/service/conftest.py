@@ -123,7 +123,7 @@ class PixelEngine:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data=tmp_path / "data", log_level="warning", shutdown_grace_s=5)
+    return Settings(data=tmp_path / "data", log_level="warning", shutdown_grace_s=5, decode_processes=0)
 
 
 @pytest.fixture

@@ -17,6 +17,12 @@ from tests.service.conftest import PixelEngine, png, texture
 SMOOTH = cv2.GaussianBlur(texture(1, (48, 64)), (0, 0), 4)
 
 
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """As shipped: images are decoded in a process of their own."""
+    return settings.model_copy(update={"decode_processes": 1})
+
+
 def encoded(image: Pillow.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)

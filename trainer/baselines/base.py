@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.errors import TrainerError
-from trainer.features import Features
+from trainer.features import Depth, Features
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Real = TypeVar("Real", np.float32, np.float64)
 Progress = Callable[[int, int], None]
-LoadFeatures = Callable[[], Features]
+LoadFeatures = Callable[[Depth], Features]
 
 
 class BaselineError(TrainerError):

@@ -20,11 +20,13 @@ from trainer.baselines.base import (
     batches,
     nothing,
 )
+from trainer.features import Depth
 
 _BATCH = 16
 
 
 class PadimSettings(BaselineSettings):
+    depth: Depth = Field(default="middle", description="stages compared: at strides 8 and 16, or 16 and 32")
     dims: int = Field(default=100, ge=1, description="feature dimensions kept, chosen at random")
     ridge: float = Field(default=0.01, gt=0, description="added to the diagonal of every covariance")
     trim: float = Field(
@@ -46,7 +48,7 @@ class Padim(Baseline):
 
     def __init__(self, settings: PadimSettings, load_features: LoadFeatures) -> None:
         self._settings = settings
-        self._net = load_features()
+        self._net = load_features(settings.depth)
 
     def fit(self, images: Pixels, progress: Progress = nothing) -> None:
         probe = self._net.features(torch.from_numpy(to_float(images[:1])))

@@ -21,12 +21,14 @@ from trainer.baselines.base import (
     batches,
     nothing,
 )
+from trainer.features import Depth
 
 _BATCH = 16
 _QUERIES = 1024  # patches compared at once: 1024 x 20 000 distances are 80 MB
 
 
 class PatchCoreSettings(BaselineSettings):
+    depth: Depth = Field(default="middle", description="stages compared: at strides 8 and 16, or 16 and 32")
     patches: int = Field(default=20_000, ge=1, description="patches remembered")
     sampling: Literal["random", "coreset"] = Field(
         default="random", description="how they are chosen: at random, or greedily far from each other"
@@ -48,7 +50,7 @@ class PatchCore(Baseline):
 
     def __init__(self, settings: PatchCoreSettings, load_features: LoadFeatures) -> None:
         self._settings = settings
-        self._net = load_features()
+        self._net = load_features(settings.depth)
 
     def fit(self, images: Pixels, progress: Progress = nothing) -> None:
         """Remember a sample of all patches; a greedy one costs `patches` passes over the pool."""

@@ -138,6 +138,8 @@ def resolve_variants(spec: Spec) -> list[Variant]:
             recipe = _with_profiles(plain, spec.profiles)
         except RecipeError as error:
             raise SweepError(f"variant {name}: {error}") from None
+        if recipe.data.parts != "one":
+            raise SweepError(f"variant {name}: a sweep is for one kind of part; leave data.parts out")
         unknown = sorted(set(spec.recipe_profiles) - set(plain.profiles))
         if unknown:
             raise SweepError(

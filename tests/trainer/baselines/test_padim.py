@@ -15,7 +15,7 @@ def vectors(features, images, chosen):  # type: ignore[no-untyped-def]
 
 
 def test_gaussians_and_distances_are_numpys(parts, features) -> None:  # type: ignore[no-untyped-def]
-    method = Padim(PadimSettings(dims=4, ridge=0.003), lambda: features)
+    method = Padim(PadimSettings(dims=4, ridge=0.003), lambda depth: features)
     method.fit(parts.train)
     chosen, means, covariances = method.gaussians()
     assert len(set(chosen.tolist())) == 4
@@ -35,7 +35,7 @@ def test_gaussians_and_distances_are_numpys(parts, features) -> None:  # type: i
 
 
 def test_more_dimensions_than_images_still_have_a_distance(parts, features) -> None:  # type: ignore[no-untyped-def]
-    method = Padim(PadimSettings(dims=100), lambda: features)
+    method = Padim(PadimSettings(dims=100), lambda depth: features)
     method.fit(parts.train[:3])
     assert np.isfinite(method.score(parts.bad)).all()
     with pytest.raises(BaselineError, match="at least two"):
@@ -49,10 +49,10 @@ def test_trimming_leaves_contaminants_out(parts, features) -> None:  # type: ign
     where = 7 * 16 + 7
     spreads = {}
     for trim in (0.0, 0.25):
-        method = Padim(PadimSettings(dims=6, ridge=1e-4, trim=trim), lambda: features)
+        method = Padim(PadimSettings(dims=6, ridge=1e-4, trim=trim), lambda depth: features)
         method.fit(train)
         spreads[trim] = np.trace(method.gaussians()[2][where])
-    clean = Padim(PadimSettings(dims=6, ridge=1e-4), lambda: features)
+    clean = Padim(PadimSettings(dims=6, ridge=1e-4), lambda depth: features)
     clean.fit(train[6:])
     expected = np.trace(clean.gaussians()[2][where])
     assert spreads[0.0] > 5 * expected
@@ -63,7 +63,7 @@ def test_trimming_leaves_contaminants_out(parts, features) -> None:  # type: ign
 def test_training_images_are_judged_by_the_others(parts, features, trim: float) -> None:  # type: ignore[no-untyped-def]
     """As if the Gaussians were fitted again without the image; one left out by trimming stays as it is."""
     settings = PadimSettings(dims=4, ridge=1e-9, trim=trim)
-    method = Padim(settings, lambda: features)
+    method = Padim(settings, lambda depth: features)
     method.fit(parts.train)
     rows = np.array([2, 37])
     found = method.score_training(parts.train[rows], rows)
@@ -79,7 +79,7 @@ def test_training_images_are_judged_by_the_others(parts, features, trim: float) 
             )
         return
     for row, amap in zip(rows, found, strict=True):
-        again = Padim(settings, lambda: features)
+        again = Padim(settings, lambda depth: features)
         again.fit(np.delete(parts.train, row, axis=0))
         assert amap == pytest.approx(again.score(parts.train[[row]])[0], rel=1e-3)
         assert amap.max() > 1.05 * method.score(parts.train[[row]]).max()

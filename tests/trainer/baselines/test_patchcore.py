@@ -18,7 +18,7 @@ def grids(features, images):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("neighbours", [1, 5])
 def test_distances_equal_brute_force(parts, features, neighbours: int) -> None:  # type: ignore[no-untyped-def]
-    method = PatchCore(PatchCoreSettings(patches=700, neighbours=neighbours), lambda: features)
+    method = PatchCore(PatchCoreSettings(patches=700, neighbours=neighbours), lambda depth: features)
     method.fit(parts.train)
     assert method.bank.shape == (700, 6)
     known = {tuple(vector) for vector in grids(features, parts.train).reshape(-1, 6)}
@@ -34,7 +34,7 @@ def test_distances_equal_brute_force(parts, features, neighbours: int) -> None: 
 
 
 def test_with_room_for_all_a_known_image_is_at_distance_zero_but_not_from_the_others(parts, features) -> None:  # type: ignore[no-untyped-def]
-    method = PatchCore(PatchCoreSettings(patches=10**6), lambda: features)
+    method = PatchCore(PatchCoreSettings(patches=10**6), lambda depth: features)
     method.fit(parts.train)
     assert len(method.bank) == len(parts.train) * 256
     rows = np.array([3, 38])
@@ -50,7 +50,7 @@ def test_with_room_for_all_a_known_image_is_at_distance_zero_but_not_from_the_ot
 
 
 def test_an_image_alone_in_memory_is_compared_with_nothing(parts, features) -> None:  # type: ignore[no-untyped-def]
-    method = PatchCore(PatchCoreSettings(), lambda: features)
+    method = PatchCore(PatchCoreSettings(), lambda depth: features)
     method.fit(parts.train[:1])
     assert method.score_training(parts.train[:1], np.array([0])).max() == 0
 
@@ -71,7 +71,9 @@ def test_the_coreset_always_takes_the_farthest() -> None:
 def test_a_coreset_covers_better_than_chance(parts, features) -> None:  # type: ignore[no-untyped-def]
     radius = {}
     for sampling in ("random", "coreset"):
-        method = PatchCore(PatchCoreSettings(patches=40, sampling=sampling, pool=2000), lambda: features)
+        method = PatchCore(
+            PatchCoreSettings(patches=40, sampling=sampling, pool=2000), lambda depth: features
+        )
         method.fit(parts.train[:10])
         assert len(method.bank) == 40
         vectors = grids(features, parts.train[:10]).reshape(-1, 6)

@@ -16,7 +16,7 @@ SMALL = {"patchcore": {"patches": 2000}, "padim": {"dims": 6}}
 
 
 def fitted(name: str, parts, features) -> Baseline:  # type: ignore[no-untyped-def]
-    method, _ = build(name, SMALL.get(name, {}), lambda: features)
+    method, _ = build(name, SMALL.get(name, {}), lambda depth: features)
     method.fit(parts.train)
     return method
 
@@ -59,7 +59,7 @@ def test_what_reconstructs_removes_the_defect(name: str, parts, features) -> Non
 
 
 def test_only_what_needs_features_asks_for_them() -> None:
-    def load() -> None:
+    def load(depth: str) -> None:
         raise BaselineError("asked")
 
     for name in ("rpca", "ssd"):
@@ -71,11 +71,11 @@ def test_only_what_needs_features_asks_for_them() -> None:
 
 def test_mistakes_name_what_there_is(features) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(BaselineError, match="choose among patchcore, padim, rpca, ssd"):
-        build("best", {}, lambda: features)
-    with pytest.raises(BaselineError, match=r"patchcore: patchs: .* it has the settings seed, patches"):
-        build("patchcore", {"patchs": 3}, lambda: features)
+        build("best", {}, lambda depth: features)
+    with pytest.raises(BaselineError, match=r"patchcore: patchs: .* has the settings seed, depth, patches"):
+        build("patchcore", {"patchs": 3}, lambda depth: features)
     with pytest.raises(BaselineError, match=r"padim: trim: .*less than 0\.5"):
-        build("padim", {"trim": 0.7}, lambda: features)
+        build("padim", {"trim": 0.7}, lambda depth: features)
 
 
 def test_help_and_documentation_name_every_method_and_setting() -> None:

@@ -1,0 +1,1 @@
+"""Which inspection is to run next: one interface, in this process or in Redis. The database is the truth."""
