@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from models.decode import Image
 from models.engine import Engine
 from service.blobs import BlobStore
-from service.db import repository
+from service.db.repository import inspections, models, thresholds
 from service.db.session import Database
 from service.db.tables import InspectionRow, ThresholdRow
 from service.errors import InspectionError
@@ -42,14 +42,14 @@ class Ledger:
         """Note the serving model, and the bundle's suggested limits for the default recipe."""
         manifest, model_hash = self._engine.manifest, self._engine.model_hash
         with self._database.write() as session:
-            repository.register_model(session, manifest, model_hash, path)
+            models.register(session, manifest, model_hash, path)
             for profile, calibration in manifest.calibration.items():
-                repository.ensure_thresholds(session, "default", model_hash, profile, calibration.suggested)
+                thresholds.ensure(session, "default", model_hash, profile, calibration.suggested)
 
     def replay(self, key: str, digest: str) -> InspectionRow | None:
         """The earlier inspection of an idempotency key; 409 if it was for something else."""
         with self._database.read() as session:
-            row = repository.by_idempotency_key(session, key)
+            row = inspections.by_idempotency_key(session, key)
         if row is not None and row.request_digest != digest:
             detail = "this Idempotency-Key was used for another image or other metadata; use a new key"
             raise InspectionError(409, "idempotency-conflict", detail)
@@ -75,43 +75,43 @@ class Ledger:
     def get(self, identifier: str) -> InspectionRow:
         """The row; InspectionError 404 if there is none."""
         with self._database.read() as session:
-            row = repository.get(session, identifier)
+            row = inspections.get(session, identifier)
         if row is None:
             raise InspectionError(404, "unknown-inspection", f"there is no inspection {identifier[:64]!r}")
         return row
 
-    def page(self, wanted: repository.Filter, limit: int, before: str | None) -> repository.Page:
+    def page(self, wanted: inspections.Filter, limit: int, before: str | None) -> inspections.Page:
         with self._database.read() as session:
-            return repository.page(session, wanted, limit=limit, before=before)
+            return inspections.page(session, wanted, limit=limit, before=before)
 
     def newest_id(self) -> str | None:
         with self._database.read() as session:
-            return repository.newest_id(session)
+            return inspections.newest_id(session)
 
     def pending(self, after: str, until: str) -> Sequence[InspectionRow]:
         """Unfinished inspections with `after` < id <= `until`, oldest first; in portions."""
         with self._database.read() as session:
-            return repository.pending(session, after=after, until=until)
+            return inspections.pending(session, after=after, until=until)
 
     def start(self, identifiers: Collection[str]) -> None:
         with self._database.write() as session:
-            repository.start(session, identifiers)
+            inspections.start(session, identifiers)
 
     def thresholds(self, recipe: str, profile: str) -> ThresholdRow:
         """The limits in force; the first version of a new recipe is the bundle's suggestion."""
         model_hash = self._engine.model_hash
         with self._database.read() as session:
-            found = repository.thresholds(session, recipe, model_hash, profile)
+            found = thresholds.newest(session, recipe, model_hash, profile)
         if found is not None:
             return found
         suggested = self._engine.manifest.calibration[profile].suggested
         with self._database.write() as session:
-            return repository.ensure_thresholds(session, recipe, model_hash, profile, suggested)
+            return thresholds.ensure(session, recipe, model_hash, profile, suggested)
 
     def finish(self, row: InspectionRow, values: Mapping[str, Any]) -> bool:
         """Store the end of an inspection; False if it already had one, which then stands."""
         with self._database.write() as session:
-            return repository.finish(session, row.id, {**self._model(row.profile), **values})
+            return inspections.finish(session, row.id, {**self._model(row.profile), **values})
 
     def ping(self) -> None:
         self._database.ping()

@@ -5,7 +5,7 @@ import base64
 import binascii
 import math
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api import upload
 from service.api.deps import Serving
 from service.api.schemas import AnyVerdict, InspectionOut, PageOut, Status, document
-from service.db.repository import Filter
+from service.db.repository.inspections import Filter
 from service.db.tables import FILTERS
 from service.errors import InspectionError, problem_docs
 from service.metadata import Label, Moment, Name, Traits
@@ -38,6 +38,11 @@ class ListQuery(BaseModel):
     station: Label | None = None
     lot: Label | None = None
     serial: Label | None = None
+    part_id: Label | None = None
+    model_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    profile: Name | None = None
+    review_state: Literal["none", "good", "defective", "unsure"] | None = None
+    disagreement: bool | None = None
     since: Moment | None = Field(default=None, description="created at or after, with time zone")
     until: Moment | None = Field(default=None, description="created before, with time zone")
 

@@ -1,4 +1,4 @@
-"""Every query of the service, on a session whose transaction the caller owns."""
+"""Inspections: what is asked of them and what changes them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,10 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, func, select, update
 from sqlalchemy.orm import Session
 
-from models.bundle import Manifest, Thresholds
-from service.db.tables import InspectionRow, ModelRow, ThresholdRow
-from service.ids import first_id_at, new_id
+from service.db.tables import InspectionRow
+from service.ids import first_id_at
 
 PENDING = ("queued", "running")
-SUGGESTED = "suggested by bundle"
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Page:
 class Filter:
     """Which inspections: equal columns (names of `tables.FILTERS`), and a half-open span of arrival."""
 
-    equal: Mapping[str, str] = field(default_factory=dict)
+    equal: Mapping[str, str | bool] = field(default_factory=dict)
     since: datetime | None = None
     until: datetime | None = None
 
@@ -87,72 +85,3 @@ def finish(session: Session, identifier: str, values: Mapping[str, Any]) -> bool
     query = update(InspectionRow).where(InspectionRow.id == identifier, InspectionRow.status.in_(PENDING))
     result = session.execute(query.values(finished_at=datetime.now(UTC), **values))
     return cast(CursorResult[Any], result).rowcount == 1
-
-
-def register_model(session: Session, manifest: Manifest, model_hash: str, path: str) -> None:
-    """Remember a bundle by its hash; its path may have changed since."""
-    row = session.get(ModelRow, model_hash)
-    if row is None:
-        row = ModelRow(hash=model_hash, name=manifest.name, version=manifest.version)
-        row.registered_at = datetime.now(UTC)
-        session.add(row)
-    row.path = path
-    session.flush()
-
-
-def thresholds(session: Session, recipe: str, model_hash: str, profile: str) -> ThresholdRow | None:
-    """The newest version of the limits."""
-    return session.scalar(
-        select(ThresholdRow)
-        .where(
-            ThresholdRow.recipe == recipe,
-            ThresholdRow.model_hash == model_hash,
-            ThresholdRow.profile == profile,
-        )
-        .order_by(ThresholdRow.version.desc())
-        .limit(1)
-    )
-
-
-def add_thresholds(
-    session: Session,
-    recipe: str,
-    model_hash: str,
-    profile: str,
-    values: Thresholds,
-    *,
-    who: str,
-    why: str,
-) -> ThresholdRow:
-    """A new version of the limits of a recipe under a model and profile."""
-    last = session.scalar(
-        select(func.max(ThresholdRow.version)).where(
-            ThresholdRow.recipe == recipe,
-            ThresholdRow.model_hash == model_hash,
-            ThresholdRow.profile == profile,
-        )
-    )
-    row = ThresholdRow(
-        id=new_id(),
-        recipe=recipe,
-        model_hash=model_hash,
-        profile=profile,
-        version=(last or 0) + 1,
-        review=values.review,
-        reject=values.reject,
-        who=who,
-        created_at=datetime.now(UTC),
-        why=why,
-    )
-    session.add(row)
-    session.flush()
-    return row
-
-
-def ensure_thresholds(
-    session: Session, recipe: str, model_hash: str, profile: str, suggested: Thresholds
-) -> ThresholdRow:
-    """The newest limits, or the bundle's suggestion as the first version."""
-    return thresholds(session, recipe, model_hash, profile) or add_thresholds(
-        session, recipe, model_hash, profile, suggested, who="inlier-service", why=SUGGESTED
-    )

@@ -1,0 +1,70 @@
+"""Versions of the two limits of a recipe under a model and profile."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from models.bundle import Thresholds
+from service.db.tables import ThresholdRow
+from service.ids import new_id
+
+SUGGESTED = "suggested by bundle"
+
+
+def newest(session: Session, recipe: str, model_hash: str, profile: str) -> ThresholdRow | None:
+    """The newest version of the limits."""
+    return session.scalar(
+        select(ThresholdRow)
+        .where(
+            ThresholdRow.recipe == recipe,
+            ThresholdRow.model_hash == model_hash,
+            ThresholdRow.profile == profile,
+        )
+        .order_by(ThresholdRow.version.desc())
+        .limit(1)
+    )
+
+
+def add(
+    session: Session,
+    recipe: str,
+    model_hash: str,
+    profile: str,
+    values: Thresholds,
+    *,
+    who: str,
+    why: str,
+) -> ThresholdRow:
+    """A new version of the limits of a recipe under a model and profile."""
+    last = session.scalar(
+        select(func.max(ThresholdRow.version)).where(
+            ThresholdRow.recipe == recipe,
+            ThresholdRow.model_hash == model_hash,
+            ThresholdRow.profile == profile,
+        )
+    )
+    row = ThresholdRow(
+        id=new_id(),
+        recipe=recipe,
+        model_hash=model_hash,
+        profile=profile,
+        version=(last or 0) + 1,
+        review=values.review,
+        reject=values.reject,
+        who=who,
+        created_at=datetime.now(UTC),
+        why=why,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def ensure(
+    session: Session, recipe: str, model_hash: str, profile: str, suggested: Thresholds
+) -> ThresholdRow:
+    """The newest limits, or the bundle's suggestion as the first version."""
+    return newest(session, recipe, model_hash, profile) or add(
+        session, recipe, model_hash, profile, suggested, who="inlier-service", why=SUGGESTED
+    )
