@@ -4,65 +4,15 @@ import asyncio
 import math
 import signal
 import socket
-import sys
 import time
-import typing
-from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
-from service import logs
+from service.commands import guarded, make_folder, options, settings_from
 from service.errors import StartupError
-from service.settings import Settings, limit_opencv, settings_problem
-
-_EXIT_STARTUP = 2
-
-
-def _options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A flag per setting (all, or the named ones); the default stays with `Settings`."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for name, field in reversed(Settings.model_fields.items()):
-            if names and name not in names:
-                continue
-            shown = "" if field.default is None else f" [default: {field.default}]"
-            command = click.option(
-                f"--{name.replace('_', '-')}",
-                name,
-                type=_click_type(field.annotation),
-                default=None,
-                help=f"{field.description}{shown} (INLIER_{name.upper()})",
-            )(command)
-        return command
-
-    return decorate
-
-
-def _click_type(annotation: Any) -> click.ParamType[Any]:
-    choices = typing.get_args(annotation)
-    if typing.get_origin(annotation) is typing.Literal:
-        return click.Choice(choices)
-    kinds: dict[Any, click.ParamType[Any]] = {
-        int: click.INT,
-        float: click.FLOAT,
-        Path: click.Path(path_type=Path),
-    }
-    plain = next((choice for choice in choices if choice is not type(None)), annotation)
-    return kinds.get(plain, click.STRING)
-
-
-def _settings(flags: dict[str, Any]) -> Settings:
-    try:
-        settings = Settings(**{name: value for name, value in flags.items() if value is not None})
-    except ValidationError as error:
-        raise StartupError(settings_problem(error)) from None
-    limit_opencv(settings.max_pixels)
-    logs.configure(settings.log_level, settings.log_format)
-    return settings
+from service.settings import Settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -71,10 +21,10 @@ def cli() -> None:
 
 
 @cli.command()
-@_options()
+@options()
 def serve(**flags: Any) -> None:
     """Serve a model bundle over HTTP. Each option is also an environment variable; the option wins."""
-    _guarded(lambda: _serve(_settings(flags)))
+    guarded(lambda: _serve(settings_from(flags)))
 
 
 @cli.group()
@@ -83,44 +33,27 @@ def db() -> None:
 
 
 @db.command()
-@_options("data", "database_url", "log_level", "log_format")
+@options("data", "database_url", "log_level", "log_format")
 def upgrade(**flags: Any) -> None:
     """Bring the tables to this version's schema (`serve` does it at its start, too)."""
 
     def run() -> None:
         from service.db.session import Database
 
-        settings = _settings(flags)
+        settings = settings_from(flags)
         if settings.database_url is None:
-            _make_folder(settings.data)
+            make_folder(settings.data)
         database = Database(settings.url)
         database.migrate()
         database.close()
         click.echo("the database is up to date")
 
-    _guarded(run)
+    guarded(run)
 
 
 def main() -> None:
     """Entry point of `inlier-service`."""
     cli()
-
-
-def _guarded(run: Callable[[], None]) -> None:
-    try:
-        run()
-    except StartupError as error:
-        click.echo(f"inlier-service: {error}", err=True)
-        sys.exit(_EXIT_STARTUP)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartupError(
-            f"the data folder {folder} cannot be written ({error.strerror}); see --data"
-        ) from None
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -155,7 +88,7 @@ class _Stop:
 
 
 def _serve(settings: Settings) -> None:
-    # Imported late: these import OpenCV, whose pixel limit `_settings` has put into the environment.
+    # Imported late: these import OpenCV, whose pixel limit `settings_from` has put into the environment.
     from service.app import create_app
 
     listener = _listen(settings.host, settings.port)

@@ -1,0 +1,79 @@
+"""What every command shares: a flag per setting, settings from flags, and one line instead of a traceback."""
+
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from service import logs
+from service.errors import StartupError
+from service.settings import Settings, limit_opencv, settings_problem
+
+_EXIT_STARTUP = 2
+
+
+def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A flag per setting (all, or the named ones); the default stays with `Settings`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name, field in reversed(Settings.model_fields.items()):
+            if names and name not in names:
+                continue
+            shown = "" if field.default is None else f" [default: {field.default}]"
+            command = click.option(
+                f"--{name.replace('_', '-')}",
+                name,
+                type=_click_type(field.annotation),
+                default=None,
+                help=f"{field.description}{shown} (INLIER_{name.upper()})",
+            )(command)
+        return command
+
+    return decorate
+
+
+def _click_type(annotation: Any) -> click.ParamType[Any]:
+    choices = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return click.Choice(choices)
+    kinds: dict[Any, click.ParamType[Any]] = {
+        int: click.INT,
+        float: click.FLOAT,
+        Path: click.Path(path_type=Path),
+    }
+    plain = next((choice for choice in choices if choice is not type(None)), annotation)
+    return kinds.get(plain, click.STRING)
+
+
+def settings_from(flags: dict[str, Any]) -> Settings:
+    """Settings from the flags that were given; logging and OpenCV's limit follow them."""
+    try:
+        settings = Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise StartupError(settings_problem(error)) from None
+    limit_opencv(settings.max_pixels)
+    logs.configure(settings.log_level, settings.log_format)
+    return settings
+
+
+def guarded(run: Callable[[], None]) -> None:
+    """Run a command; what the person at the terminal did wrong becomes one line and status 2."""
+    try:
+        run()
+    except StartupError as error:
+        click.echo(f"inlier-service: {error}", err=True)
+        sys.exit(_EXIT_STARTUP)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the data folder, or say why it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError(
+            f"the data folder {folder} cannot be written ({error.strerror}); see --data"
+        ) from None
