@@ -21,7 +21,7 @@ from models.engine import Engine
 from models.preprocess import preprocess
 from models.samplers import Cancelled, digest_seed
 from service import render
-from service.batcher import Batcher, Finished
+from service.batching import Finished, Job, StaticBatcher
 from service.blobs import BlobMissing
 from service.db.tables import InspectionRow
 from service.decode import Decoder
@@ -52,7 +52,7 @@ class Inspector:
         self._marks: set[asyncio.Task[None]] = set()
         self._recovery: asyncio.Task[None] | None = None
         self._recovering = asyncio.Semaphore(2 * settings.batch_size)
-        self.batcher = Batcher(
+        self.batcher = StaticBatcher(
             engine,
             metrics,
             queue_size=settings.queue_size,
@@ -134,7 +134,7 @@ class Inspector:
                 del image  # a full queue holds network inputs, not 64-megapixel originals
                 spent_s["preprocess"] = time.monotonic() - begun
                 seed = digest_seed(row.image_sha256)  # the same image gives the same verdict
-                finished = await self.batcher.submit(row.id, tensor, seed, row.profile)
+                finished = await self.batcher.submit(Job(row.id, tensor, seed, row.profile))
                 spent_s |= {"queue": finished.queue_s, "inference": finished.inference_s}
                 values = await asyncio.to_thread(self._conclude, row, finished, spent_s, started)
             except Cancelled:

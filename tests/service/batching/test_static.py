@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.samplers import Cancelled
-from service.batcher import Batcher
+from service.batching import Job, StaticBatcher
 from service.errors import InspectionError
 from service.metrics import Metrics
 from tests.service.conftest import SIZE, PixelEngine
@@ -25,9 +25,9 @@ def image(value: int) -> NDArray[np.float32]:
 
 
 @asynccontextmanager
-async def running(engine: PixelEngine, **options: Any) -> AsyncIterator[Batcher]:
+async def running(engine: PixelEngine, **options: Any) -> AsyncIterator[StaticBatcher]:
     defaults = {"queue_size": 64, "batch_size": 4, "batch_delay_s": 0.01}
-    batcher = Batcher(engine, Metrics(), **{**defaults, **options})
+    batcher = StaticBatcher(engine, Metrics(), **{**defaults, **options})
     try:
         yield batcher
     finally:
@@ -41,7 +41,7 @@ def test_results_are_never_swapped(values: list[int], size: int) -> None:
     async def run() -> list[float]:
         async with running(PixelEngine(), batch_size=size, batch_delay_s=0.001) as batcher:
             profiles = ["fast", "paper"]
-            jobs = [batcher.submit(str(v), image(v), v, profiles[v % 2]) for v in values]
+            jobs = [batcher.submit(Job(str(v), image(v), v, profiles[v % 2])) for v in values]
             return [finished.result.score for finished in await asyncio.gather(*jobs)]
 
     assert asyncio.run(run()) == values
@@ -54,7 +54,9 @@ def test_a_batch_has_one_profile_and_is_bounded() -> None:
     async def run() -> None:
         async with running(engine) as batcher:
             jobs = [
-                asyncio.create_task(batcher.submit(str(v), image(v), v, "paper" if v % 3 == 0 else "fast"))
+                asyncio.create_task(
+                    batcher.submit(Job(str(v), image(v), v, "paper" if v % 3 == 0 else "fast"))
+                )
                 for v in range(12)
             ]
             await asyncio.sleep(0.05)
@@ -71,7 +73,7 @@ def test_a_lone_image_waits_for_the_delay_only() -> None:
     async def run() -> float:
         async with running(PixelEngine(), batch_delay_s=0.05) as batcher:
             started = time.monotonic()
-            finished = await batcher.submit("1", image(1), 1, "fast")
+            finished = await batcher.submit(Job("1", image(1), 1, "fast"))
             assert 0.04 < finished.queue_s < 0.5
             return time.monotonic() - started
 
@@ -83,7 +85,7 @@ def test_one_poisonous_image_fails_alone() -> None:
 
     async def run() -> list[Any]:
         async with running(engine, batch_delay_s=0.2) as batcher:
-            jobs = [batcher.submit(str(v), image(v), v, "fast") for v in (1, 2, 3, 4)]
+            jobs = [batcher.submit(Job(str(v), image(v), v, "fast")) for v in (1, 2, 3, 4)]
             return await asyncio.gather(*jobs, return_exceptions=True)
 
     outcomes = asyncio.run(run())
@@ -99,7 +101,7 @@ def test_an_engine_that_loses_rows_fails_them() -> None:
 
     async def run() -> list[Any]:
         async with running(Short(), batch_delay_s=0.05) as batcher:
-            jobs = [batcher.submit(str(v), image(v), v, "fast") for v in (1, 2)]
+            jobs = [batcher.submit(Job(str(v), image(v), v, "fast")) for v in (1, 2)]
             return await asyncio.gather(*jobs, return_exceptions=True)
 
     assert all(isinstance(outcome, RuntimeError) for outcome in asyncio.run(run()))
@@ -110,7 +112,7 @@ def test_the_bound_and_retry_after_from_the_measured_rate() -> None:
 
     async def run() -> None:
         async with running(engine, queue_size=10, batch_size=1, batch_delay_s=0) as batcher:
-            await batcher.submit("0", image(0), 0, "fast")  # measures about 0.2 s an image
+            await batcher.submit(Job("0", image(0), 0, "fast"))  # measures about 0.2 s an image
             places = [batcher.place() for _ in range(10)]
             for place in places:
                 place.__enter__()
@@ -139,10 +141,10 @@ def test_nobody_waits_for_a_batcher_that_has_ended() -> None:
     """A job whose preprocessing outlasted the grace period must not keep the process from ending."""
 
     async def run() -> None:
-        batcher = Batcher(PixelEngine(), Metrics(), queue_size=4, batch_size=2, batch_delay_s=0)
+        batcher = StaticBatcher(PixelEngine(), Metrics(), queue_size=4, batch_size=2, batch_delay_s=0)
         await batcher.close(0.1)
         with pytest.raises(Cancelled):
-            await asyncio.wait_for(batcher.submit("1", image(1), 1, "fast"), 5)
+            await asyncio.wait_for(batcher.submit(Job("1", image(1), 1, "fast")), 5)
 
     asyncio.run(run())
 
@@ -151,8 +153,8 @@ def test_close_drains_within_grace_and_cancels_after() -> None:
     engine = PixelEngine(delay_s=0.02)
 
     async def drain(grace_s: float, hold: bool) -> list[Any]:
-        batcher = Batcher(engine, Metrics(), queue_size=64, batch_size=2, batch_delay_s=1)
-        jobs = [asyncio.create_task(batcher.submit(str(v), image(v), v, "fast")) for v in range(6)]
+        batcher = StaticBatcher(engine, Metrics(), queue_size=64, batch_size=2, batch_delay_s=1)
+        jobs = [asyncio.create_task(batcher.submit(Job(str(v), image(v), v, "fast"))) for v in range(6)]
         await asyncio.sleep(0.01)
         if hold:
             engine.go.clear()
