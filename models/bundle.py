@@ -4,7 +4,8 @@
     model.onnx                 the network, dynamic batch and size
     model.safetensors          the same weights for torch
     calibration.safetensors    arrays per profile: `<profile>/scores`, the sorted raw training scores,
-                               and `<profile>/position/<evidence>`, its usual value per place
+                               `<profile>/position/<evidence>`, its usual value per place, and
+                               `<profile>/kind/...`, the training images by kind (`models.kinds`)
     detector.onnx, detector.safetensors    the defect detector, in bundles that have one
     features.onnx              distance of an image from its reconstruction by features, where a profile asks
                                for it; made of the networks above, so it has no weights of its own
@@ -31,6 +32,7 @@ from safetensors.numpy import load_file
 
 from models.anomaly import MedianCalibration, ScoreCalibration
 from models.evidence import EvidenceCalibration, EvidenceName
+from models.kinds import Kinds, read_kinds
 from models.parts import check_parts
 from models.preprocess import Preprocess
 from models.process import DiffusionProcess
@@ -89,6 +91,9 @@ class ProfileCalibration(_Model):
     def _weighed(self) -> "ProfileCalibration":
         if self.evidence and not math.isclose(sum(e.weight for e in self.evidence.values()), 1, abs_tol=1e-6):
             raise ValueError("the weights of the evidence must sum to 1")
+        images = [e.image.weight for e in self.evidence.values() if e.image is not None]
+        if images and not (len(images) == len(self.evidence) and math.isclose(sum(images), 1, abs_tol=1e-6)):
+            raise ValueError("all evidence or none has a weight in an image's score, and these sum to 1")
         return self
 
     @property
@@ -251,6 +256,12 @@ class Bundle:
         keys = {name: f"{profile}/position/{name}" for name in names}
         return {name: arrays[key].astype(np.float32) for name, key in keys.items() if key in arrays}
 
+    def kinds(self, profile: str) -> Kinds | None:
+        """What is usual for which kind of image under a profile, where that was found to matter."""
+        prefix, arrays = f"{profile}/", load_file(self.file("calibration.safetensors"))
+        own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+        return read_kinds(own, list(self.manifest.calibration[profile].evidence))
+
 
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
@@ -295,6 +306,7 @@ def load_bundle(path: Path) -> Bundle:
         for profile in manifest.profiles:
             bundle.training_scores(profile)
             _check_positions(bundle.positions(profile))
+            bundle.kinds(profile)
     except (SafetensorError, KeyError, ValueError) as error:
         raise BundleError(f"calibration.safetensors in {path} cannot be used: {error!r}") from None
     return bundle

@@ -61,7 +61,8 @@ class Dilated(nn.Module):
 
 
 class Detector(nn.Module):
-    """Images `[B, C, H, W]` in [-1, 1], sides divisible by 64 -> evidence `[B, 3, H / 4, W / 4]`."""
+    """Images `[B, C, H, W]` in [-1, 1], sides divisible by 64 -> evidence `[B, 3, H / 4, W / 4]`, and
+    mean features `[B, D]`, by which an image's kind is told (`models.kinds`)."""
 
     mean: Tensor
     whiten: Tensor
@@ -105,13 +106,14 @@ class Detector(nn.Module):
         z = F.conv2d(features - self.mean[scale][None, :, None, None], whiten)
         return z.square().mean(dim=1, keepdim=True).clamp_min(1e-6).log()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         here, near = self.features(images)
         distances = [
             F.interpolate(self.distance(features, scale), scale_factor=4.0 * 2**scale, mode="bilinear")
             for scale, features in enumerate(near)
         ]
-        return torch.cat([self.defect(here), *distances], dim=1)
+        means = torch.cat([features.mean(dim=(2, 3)) for features in near], dim=1)
+        return torch.cat([self.defect(here), *distances], dim=1), means
 
 
 def _neighbourhoods(levels: list[Tensor]) -> Tensor:

@@ -17,7 +17,8 @@ from models.bundle import FEATURES_FILE, Bundle, Manifest, ProfileCalibration
 from models.engine_onnx import OnnxDenoiser as OnnxDenoiser  # also reached through here
 from models.engine_onnx import OnnxDetector as OnnxDetector
 from models.engine_onnx import OnnxFeatures as OnnxFeatures
-from models.evidence import EvidenceName, detector_evidence, fuse, log_residual
+from models.evidence import EvidenceName, Look, detector_evidence, deviations, log_residual, weigh
+from models.kinds import Kinds
 from models.parts import LabelledNet, of_part
 from models.preprocess import shrink
 from models.process import DiffusionProcess, noise_estimate
@@ -29,8 +30,8 @@ from models.tiles import Compare, tiled, tiled_compare
 
 Float = NDArray[np.float32]
 Runtime = Literal["onnx", "torch"]
-Detect = Callable[[Float], Float]
-"""The detector: images `[B, C, H, W]` in [-1, 1] -> evidence `[B, 3, h, w]`."""
+Detect = Callable[[Float], Look]
+"""The detector: images `[B, C, H, W]` in [-1, 1] -> what it says of them."""
 
 
 class EngineError(RuntimeError):
@@ -41,7 +42,7 @@ class EngineError(RuntimeError):
 class RawMap:
     """What the engine says of one image."""
 
-    map: Float  # [H, W], about 1 where nothing is wrong
+    map: Float  # [H, W]; the highest pixels of a usual image are about 1
     reconstruction: Float  # [C, H, W] in [-1, 1]
     score: float  # mean of the map's highest pixels, not calibrated
 
@@ -135,6 +136,7 @@ class BundleEngine:
         self._detector = detector
         self._features = features and tiled_compare(features, shape.tile_px, shape.overlap_px)
         self._positions = {name: bundle.positions(name) for name in bundle.manifest.profiles}
+        self._kinds = {name: bundle.kinds(name) for name in bundle.manifest.profiles}
 
     def run(
         self,
@@ -149,11 +151,9 @@ class BundleEngine:
             net, self._process, spec, small, seeds, should_stop, self._features
         )
         looks = None if self._detector is None else self._detector(images)
-        calibration, positions = self.manifest.calibration[profile], self._positions[profile]
+        known = self.manifest.calibration[profile], self._positions[profile], self._kinds[profile]
         return [
-            score_image(
-                levels, healthy[row], None if looks is None else looks[row], spec, calibration, positions
-            )
+            score_image(levels, healthy[row], None if looks is None else looks.row(row), spec, *known)
             for row, levels in enumerate(residuals)
         ]
 
@@ -161,22 +161,27 @@ class BundleEngine:
 def score_image(
     levels: Float,
     reconstruction: Float,
-    look: Float | None,
+    look: tuple[Float, Float | None] | None,
     spec: Profile,
     calibration: ProfileCalibration,
     positions: Mapping[EvidenceName, Float],
+    kinds: Kinds | None = None,
 ) -> RawMap:
-    """Residuals `[K, H, W]` and the detector's outputs `[3, h, w]` of one image -> its map and score."""
+    """Residuals `[K, H, W]` of one image, the detector's evidence `[3, h, w]` and features `[D]` -> its map
+    and score."""
     scales = np.asarray(calibration.residual_scales, dtype=np.float32)
     smoothed = smoothed_residual(levels, scales, spec.map.sigma_px, spec.map.weights(spec.levels))
     if look is None:
         amap = anomaly_map(smoothed, image_median=spec.map.image_median)
+        score = image_score(amap, spec.map.top_fraction)
     else:
-        evidence = gather(smoothed, look, spec.map.sigma_px)
-        amap = fuse(evidence, calibration.evidence, positions)
+        outputs, features = look
+        found = deviations(gather(smoothed, outputs, spec.map.sigma_px), calibration.evidence, positions)
+        usual = {} if kinds is None or features is None else kinds.usual(features)
+        amap, score = weigh(found, calibration.evidence, usual, spec.map.top_fraction)
     amap, score = lift_unfamiliar(
         amap,
-        image_score(amap, spec.map.top_fraction),
+        score,
         float(np.median(smoothed)),
         calibration.medians,
         calibration.score,

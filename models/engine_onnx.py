@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from models.evidence import Look
 from models.profiles import FeatureSource
 
 Float = NDArray[np.float32]
@@ -34,14 +35,18 @@ class OnnxDenoiser:
 
 
 class OnnxDetector:
-    """The exported defect detector under ONNX Runtime: images `[B, C, H, W]` -> evidence `[B, 3, h, w]`."""
+    """The exported defect detector under ONNX Runtime: images `[B, C, H, W]` -> evidence and mean features.
+
+    Bundles made before the features had a use export the evidence alone.
+    """
 
     def __init__(self, model: Path, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)):
         self._session = _session(model, threads, providers)
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def __call__(self, images: Float) -> Float:
-        (evidence,) = self._session.run(["evidence"], {"x": images})
-        return np.asarray(evidence, dtype=np.float32)
+    def __call__(self, images: Float) -> Look:
+        found = dict(zip(self._outputs, self._session.run(self._outputs, {"x": images}), strict=True))
+        return Look(found["evidence"], found.get("features"))
 
 
 class OnnxFeatures:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from models.bundle import Bundle
 from models.detector import Detector, DetectorConfig
+from models.evidence import Look
 from models.features import FeatureDistance, feature_distance
 from models.profiles import FeatureSource
 from models.unet import UNet, UNetConfig, channels_last
@@ -48,9 +49,10 @@ class TorchDetector:
         return cls(_load_detector(bundle).to(_device(device)))
 
     @torch.inference_mode()
-    def __call__(self, images: Float) -> Float:
+    def __call__(self, images: Float) -> Look:
         x = torch.from_numpy(images).to(self._detector.mean.device)
-        return np.asarray(self._detector(x).float().cpu().contiguous().numpy(), dtype=np.float32)
+        evidence, features = (part.float().cpu().contiguous().numpy() for part in self._detector(x))
+        return Look(evidence, features)
 
 
 class TorchFeatures:

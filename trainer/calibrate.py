@@ -1,6 +1,6 @@
 """Calibration on the contaminated training images themselves: scales, trust, score location, thresholds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
@@ -17,7 +17,16 @@ from models.anomaly import (
 from models.bundle import ProfileCalibration, Thresholds
 from models.corruption import Corruption
 from models.engine import Detect, as_denoiser, gather, residual_levels
-from models.evidence import EvidenceCalibration, EvidenceName, correct, fuse, resize
+from models.evidence import (
+    EvidenceCalibration,
+    EvidenceName,
+    ImageCalibration,
+    correct,
+    deviations,
+    resize,
+    weigh,
+)
+from models.kinds import Kinds
 from models.preprocess import shrink, to_float
 from models.process import DiffusionProcess
 from models.profiles import Profile
@@ -25,6 +34,7 @@ from models.samplers import Denoiser
 from models.tiles import Compare
 from trainer.batches import REFERENCE_PX
 from trainer.empirical_null import Null, fit_null
+from trainer.kinds import fit_kinds, lower_spread, usual_of_all
 from trainer.position import usual_per_place
 from trainer.recipe import Calibration
 from trainer.trust import Trust, compare, share_weights
@@ -50,6 +60,7 @@ class Calibrated:
     scores: NDArray[np.float64]  # [N] raw
     null: Null
     positions: Evidence = field(default_factory=dict)
+    kinds: Kinds | None = None
     trust: dict[EvidenceName, Trust] = field(default_factory=dict)
 
 
@@ -107,12 +118,13 @@ def calibrate_profile(
     scales = np.maximum(np.median(np.stack(typical), axis=(0, 2, 3)), _TINY).astype(np.float32)
     look = _Look(models, profile, scales, batch_size)
 
-    smoothed, evidence = look(
+    smoothed, evidence, features = look(
         to_float_rows(pixels, indices), [seeds[i] for i in indices], lambda n: report(name, n, len(indices))
     )
     medians = fit_median_calibration(np.median(smoothed, axis=(1, 2)).astype(np.float64))
     weighed: dict[EvidenceName, EvidenceCalibration] = {}
     positions: Evidence = {}
+    kinds = None
     if evidence:
         if trust is None:
             trust = _measure(look, profile, pixels, seeds, indices, evidence, subset_seed)
@@ -120,12 +132,12 @@ def calibrate_profile(
             weighed[kind], place = _weigh(values, trust[kind])
             if place is not None:
                 positions[kind] = place
-        fused = [
-            fuse({k: m[row] for k, m in evidence.items()}, weighed, positions) for row in range(len(indices))
-        ]
+        weighed, kinds, scores = _judge_images(
+            evidence, features, weighed, positions, trust, profile.map.top_fraction
+        )
     else:
         fused = [anomaly_map(image, image_median=profile.map.image_median) for image in smoothed]
-    scores = np.array([image_score(amap, profile.map.top_fraction) for amap in fused])
+        scores = np.array([image_score(amap, profile.map.top_fraction) for amap in fused])
     null = fit_null(np.log(np.maximum(scores, 0.0) + _TINY), subset_seed)
     suggested = suggest_thresholds(spec)
     return Calibrated(
@@ -144,6 +156,7 @@ def calibrate_profile(
         scores=scores,
         null=null,
         positions=positions,
+        kinds=kinds,
         trust={} if trust is None else trust,
     )
 
@@ -154,33 +167,38 @@ def to_float_rows(pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> Call
 
 
 class _Look:
-    """Smoothed residuals and evidence of many images, kept at half precision."""
+    """Smoothed residuals, evidence and mean features of many images."""
 
     def __init__(self, models: Models, profile: Profile, scales: Float, batch_size: int) -> None:
         self._models, self._profile, self._scales, self._batch = models, profile, scales, batch_size
 
     def __call__(
         self, rows: Callable[[int, int], Float], seeds: Sequence[int], done: Callable[[int], None]
-    ) -> tuple[Float, Evidence]:
-        """-> smoothed residuals `[N, h, w]` and evidence `[N, h, w]` each (none without a detector)."""
+    ) -> tuple[Float, Evidence, Float | None]:
+        """-> smoothed residuals `[N, h, w]`, evidence `[N, h, w]` each (none without a detector), and mean
+        features `[N, D]`."""
         sigma, weights = self._profile.map.sigma_px, self._profile.map.weights(self._profile.levels)
-        smoothed: list[NDArray[np.float16]] = []
-        kinds: dict[EvidenceName, list[NDArray[np.float16]]] = {}
+        smoothed: list[Float] = []
+        kinds: dict[EvidenceName, list[Float]] = {}
+        features: list[Float] = []
         for start in range(0, len(seeds), self._batch):
             some = seeds[start : start + self._batch]
             images = rows(start, start + len(some))
             levels = self._models.levels(self._profile, images, some)
             looks = None if self._models.detect is None else self._models.detect(images)
+            if looks is not None and looks.features is not None:
+                features.append(looks.features)
             for row, residuals in enumerate(levels):
                 amap = smoothed_residual(residuals, self._scales, sigma, weights)
-                smoothed.append(amap.astype(np.float16))
+                smoothed.append(amap)
                 if looks is not None:
-                    for kind, values in gather(amap, looks[row], sigma).items():
-                        kinds.setdefault(kind, []).append(values.astype(np.float16))
+                    for kind, values in gather(amap, looks.evidence[row], sigma).items():
+                        kinds.setdefault(kind, []).append(values)
             done(len(smoothed))
         return (
-            np.stack(smoothed).astype(np.float32),
-            {kind: np.stack(maps).astype(np.float32) for kind, maps in kinds.items()},
+            np.stack(smoothed),
+            {kind: np.stack(maps) for kind, maps in kinds.items()},
+            np.concatenate(features) if features else None,
         )
 
 
@@ -205,7 +223,7 @@ def _measure(
         painted.append(dirty)
         masks.append(resize(where.astype(np.float32), next(iter(evidence.values())).shape[1:]) >= 0.5)
     stack, where_changed = np.stack(painted), np.stack(masks)
-    _, after = look(lambda a, b: stack[a:b], [seeds[indices[row]] for row in chosen], lambda n: None)
+    _, after, _ = look(lambda a, b: stack[a:b], [seeds[indices[row]] for row in chosen], lambda n: None)
     best: dict[EvidenceName, Trust] = {}
     for kind, maps in evidence.items():
         flags = (profile.map.image_median,) if kind == "residual" else (False, True)
@@ -235,6 +253,35 @@ def _weigh(maps: Float, trust: Trust) -> tuple[EvidenceCalibration, Float | None
         ),
         place,
     )
+
+
+def _judge_images(
+    evidence: Evidence,
+    features: Float | None,
+    weighed: Mapping[EvidenceName, EvidenceCalibration],
+    positions: Evidence,
+    trust: Mapping[EvidenceName, Trust],
+    top_fraction: float,
+) -> tuple[dict[EvidenceName, EvidenceCalibration], Kinds | None, NDArray[np.float64]]:
+    """How high evidence `[N, h, w]` rises in usual images and in those of each kind -> the calibration with
+    that in it, the kinds, and the scores `[N]` that the images get by it."""
+    images = range(len(next(iter(evidence.values()))))
+    deviating = [deviations({k: m[row] for k, m in evidence.items()}, weighed, positions) for row in images]
+    tops = {k: np.array([image_score(of[k], top_fraction) for of in deviating], np.float32) for k in evidence}
+    kinds = None if features is None else fit_kinds(features, tops)
+    usual = {} if kinds is None else usual_of_all(kinds)
+    calibration = {}
+    for kind, values in tops.items():
+        above = values - usual.get(kind, np.float32(0.0))
+        image = ImageCalibration(
+            location=float(np.median(above)), scale=lower_spread(above), weight=trust[kind].image_weight
+        )
+        calibration[kind] = weighed[kind].model_copy(update={"image": image})
+    scores = [
+        weigh(of, calibration, {k: float(u[row]) for k, u in usual.items()}, top_fraction)[1]
+        for row, of in enumerate(deviating)
+    ]
+    return calibration, kinds, np.array(scores)
 
 
 def suggest_thresholds(spec: Calibration) -> Thresholds:

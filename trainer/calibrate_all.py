@@ -61,6 +61,8 @@ def write_calibration(calibrated: dict[str, Calibrated], path: Path) -> None:
     for name, found in calibrated.items():
         arrays[f"{name}/scores"] = np.sort(found.scores)
         arrays |= {f"{name}/position/{kind}": usual for kind, usual in found.positions.items()}
+        if found.kinds is not None:
+            arrays |= {f"{name}/{key}": array for key, array in found.kinds.arrays().items()}
     save_file(arrays, path)
 
 
@@ -89,7 +91,14 @@ def trusts(data: TrainingSet, calibrated: dict[str, Calibrated]) -> dict[str, Tr
 
 def trust_metrics(found: dict[str, Trust]) -> dict[str, Any]:
     """The same for the manifest."""
-    return {kind: {**asdict(trust), "weight": round(trust.weight, 4)} for kind, trust in found.items()}
+    return {
+        kind: {
+            **asdict(trust),
+            "weight": round(trust.weight, 4),
+            "image_weight": round(trust.image_weight, 4),
+        }
+        for kind, trust in found.items()
+    }
 
 
 def describe_data(data: TrainingSet, calibrated: dict[str, Calibrated]) -> TrainingData:

@@ -50,10 +50,10 @@ def write_onnx(net: nn.Module, path: Path, channels: int, stride: int, classes: 
 
 
 def write_detector(detector: nn.Module, path: Path, channels: int) -> None:
-    """The detector with dynamic batch, height and width; input `x`, output `evidence`."""
+    """The detector with dynamic batch, height and width; input `x`, outputs `evidence`, `features`."""
     example = (torch.zeros(2, channels, 4 * DETECTOR_STRIDE, 4 * DETECTOR_STRIDE),)
     shapes = ({0: torch.export.Dim("batch"), **_sides(DETECTOR_STRIDE)},)
-    _export(detector, path, example, ["x"], ["evidence"], shapes)
+    _export(detector, path, example, ["x"], ["evidence", "features"], shapes)
 
 
 def write_features(distance: FeatureDistance, path: Path, channels: int) -> None:
@@ -91,14 +91,20 @@ def _export(
 
 
 def check_detector(detector: Detector, onnx: Path, golden: NDArray[np.float32]) -> float:
-    """Largest difference of the evidence on golden images `[N, C, H, W]`, as a batch and one by one.
+    """Largest difference of evidence and features on golden images `[N, C, H, W]`, as a batch and one by one.
 
-    The evidence is logits and log distances, of order 1; ExportError beyond TOLERANCE.
+    The evidence is logits and log distances, of order 1, as the features are; ExportError beyond TOLERANCE.
     """
-    expected = TorchDetector(detector)(golden)
-    exported = OnnxDetector(onnx)
-    singles = np.concatenate([exported(golden[i : i + 1]) for i in range(len(golden))])
-    worst = max(float(np.abs(got - expected).max()) for got in (exported(golden), singles))
+    reference, exported = TorchDetector(detector), OnnxDetector(onnx)
+    rows = [slice(0, len(golden)), *(slice(i, i + 1) for i in range(len(golden)))]
+    worst = 0.0
+    whole = reference(golden)
+    for row in rows:
+        found = exported(golden[row])
+        assert found.features is not None
+        assert whole.features is not None
+        worst = max(worst, float(np.abs(found.evidence - whole.evidence[row]).max()))
+        worst = max(worst, float(np.abs(found.features - whole.features[row]).max()))
     if not worst <= TOLERANCE:
         raise ExportError(
             f"ONNX and torch detectors differ by {worst:.2e} (allowed {TOLERANCE:.0e}); nothing published"

@@ -294,8 +294,8 @@ def _contamination(data: TrainingData) -> str:
 def _trust(trust: Trust) -> str:
     own = ", less the image's median" if trust.image_median else ""
     return (
-        f"weight {trust.weight:.2f}{own}; painted defects: image AUROC {trust.image_auroc:.2f}, "
-        f"pixel AUROC {trust.pixel_auroc:.2f}"
+        f"weight {trust.weight:.2f} in the map{own}, {trust.image_weight:.2f} in the score; "
+        f"painted defects: image AUROC {trust.image_auroc:.2f}, pixel AUROC {trust.pixel_auroc:.2f}"
     )
 
 

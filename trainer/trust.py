@@ -18,18 +18,24 @@ from models.evidence import EvidenceName
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+PRACTISED = 0.5
+"""What separation of paint counts for in evidence that was trained on it, when images are ranked."""
 _PIXELS = 400_000  # enough for an area under the curve to three digits
 _LEAST_PX = 4  # a defect of fewer map pixels is not asked for
 
 
 @dataclass(frozen=True)
 class Trust:
-    """One kind of evidence: how well it finds paint, and whether to subtract the image's own median."""
+    """One kind of evidence: how well it finds paint, and whether to subtract the image's own median.
+
+    It weighs `weight` in the map and `image_weight` in the score of an image.
+    """
 
     image_auroc: float
     pixel_auroc: float
     image_median: bool
     weight: float = 0.0
+    image_weight: float = 0.0
 
     @property
     def separation(self) -> float:
@@ -52,10 +58,22 @@ def compare(before: Float, after: Float, masks: Mask, top_fraction: float, image
 
 
 def share_weights(found: Mapping[EvidenceName, Trust]) -> dict[EvidenceName, Trust]:
-    """Weights in proportion to separation, summing to 1; equal where nothing beats chance."""
-    total = sum(trust.separation for trust in found.values())
-    equal = 1.0 / len(found)
+    """Weights in proportion to separation, summing to 1; equal where nothing beats chance.
+
+    For the score of an image the defect head's separation counts half: it was trained on the very paint that
+    it is measured by, and ranks images by real defects less well than its place in the map suggests.
+    """
+    separations = {name: trust.separation for name, trust in found.items()}
+    of_map = _shares(separations)
+    of_image = _shares(
+        {name: s * (PRACTISED if name == "defect" else 1.0) for name, s in separations.items()}
+    )
     return {
-        name: replace(trust, weight=trust.separation / total if total else equal)
+        name: replace(trust, weight=of_map[name], image_weight=of_image[name])
         for name, trust in found.items()
     }
+
+
+def _shares(values: Mapping[EvidenceName, float]) -> dict[EvidenceName, float]:
+    total = sum(values.values())
+    return {name: value / total if total else 1.0 / len(values) for name, value in values.items()}

@@ -28,7 +28,8 @@ def test_evidence_is_a_quarter_of_the_image(
     detector: Detector, channels: int, height: int, width: int
 ) -> None:
     with torch.inference_mode():
-        found = detector(torch.zeros(2, channels, height, width))
+        found, means = detector(torch.zeros(2, channels, height, width))
+    assert means.shape == (2, SCALES * FEATURES)
     assert found.shape == (2, len(EVIDENCE), height // GRID, width // GRID)
     assert EVIDENCE == DETECTOR_EVIDENCE
 
@@ -96,4 +97,8 @@ def test_onnx_equals_torch(tiny_detector_bundle: Bundle, size: tuple[int, int]) 
     images = np.random.default_rng(2).uniform(-1, 1, (3, 1, *size)).astype(np.float32)
     exported = OnnxDetector(tiny_detector_bundle.file("detector.onnx"), threads=1)
     reference = TorchDetector.from_bundle(tiny_detector_bundle)
-    np.testing.assert_allclose(exported(images), reference(images), rtol=1e-3, atol=1e-3)
+    ours, theirs = exported(images), reference(images)
+    np.testing.assert_allclose(ours.evidence, theirs.evidence, rtol=1e-3, atol=1e-3)
+    assert ours.features is not None
+    assert theirs.features is not None
+    np.testing.assert_allclose(ours.features, theirs.features, rtol=1e-3, atol=1e-3)

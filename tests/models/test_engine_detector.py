@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.decode import decode
 from models.engine import BundleEngine, NoisePredictor, OnnxDenoiser, as_denoiser, open_engine
-from models.evidence import DETECTOR_EVIDENCE
+from models.evidence import DETECTOR_EVIDENCE, Look
 from models.preprocess import preprocess
 from models.process import DiffusionProcess, noise_estimate
 from models.samplers import image_seed
@@ -49,7 +49,7 @@ def test_a_batch_equals_its_singles(engine: BundleEngine, batch: Batch, profile:
     for i in (3, 0, 2, 1):
         (alone,) = engine.run(images[i : i + 1], seeds[i : i + 1], profile)
         np.testing.assert_allclose(alone.map, together[i].map, rtol=1e-3, atol=1e-4)
-        assert alone.score == pytest.approx(together[i].score, rel=1e-4)
+        assert alone.score == pytest.approx(together[i].score, rel=1e-3)
 
 
 def test_the_same_image_gives_the_same_answer_to_the_bit(engine: BundleEngine, batch: Batch) -> None:
@@ -68,12 +68,12 @@ def test_maps_have_the_size_that_the_network_sees(engine: BundleEngine, batch: B
 def test_the_detector_decides_with_its_weight(tiny_detector_bundle: Bundle, batch: Batch) -> None:
     """A detector that shouts at one image raises that image's score and no other's."""
 
-    def quiet(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.zeros((len(images), len(DETECTOR_EVIDENCE), 16, 16), dtype=np.float32)
+    def quiet(images: NDArray[np.float32]) -> Look:
+        return Look(np.zeros((len(images), len(DETECTOR_EVIDENCE), 16, 16), dtype=np.float32))
 
-    def shouting(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def shouting(images: NDArray[np.float32]) -> Look:
         look = quiet(images)
-        look[1, :, 4:8, 4:8] = 1000.0
+        look.evidence[1, :, 4:8, 4:8] = 1000.0
         return look
 
     net = OnnxDenoiser(tiny_detector_bundle.file("model.onnx"), threads=1)

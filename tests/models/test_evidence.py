@@ -7,14 +7,19 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from models.anomaly import image_score
 from models.evidence import (
     DETECTOR_EVIDENCE,
     EvidenceCalibration,
+    ImageCalibration,
     detector_evidence,
+    deviations,
     fuse,
+    judge,
     log_residual,
     resize,
     standardise,
+    weigh,
 )
 
 Float = NDArray[np.float32]
@@ -52,9 +57,10 @@ def test_fused_by_hand() -> None:
         "defect": calibration(weight=0.3, location=-1.0, scale=0.5),
         "distance": calibration(weight=0.2),
     }
-    deviations = {0.5: (residual - 1) / 2, 0.3: (defect + 1) / 0.5, 0.2: (distance - 0.5 - 1) / 2}
-    expected = sum(weight * np.log1p(np.exp(deviation)) for weight, deviation in deviations.items())
-    found = fuse({"residual": residual, "defect": defect, "distance": distance}, weighed, {"distance": place})
+    by_hand = {0.5: (residual - 1) / 2, 0.3: (defect + 1) / 0.5, 0.2: (distance - 0.5 - 1) / 2}
+    expected = sum(weight * np.log1p(np.exp(deviation)) for weight, deviation in by_hand.items())
+    evidence = {"residual": residual, "defect": defect, "distance": distance}
+    found = fuse(deviations(evidence, weighed, {"distance": place}), weighed)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -62,15 +68,46 @@ def test_fused_by_hand() -> None:
 def test_the_map_is_positive_and_linear_where_much_is_wrong() -> None:
     weighed = {"residual": calibration(location=0.0, scale=1.0)}
     values = np.array([[-80.0, 0.0, 30.0, 60.0]], dtype=np.float32)
-    (found,) = fuse({"residual": values}, weighed, {})
+    (found,) = fuse(deviations({"residual": values}, weighed, {}), weighed)
     np.testing.assert_allclose(found, [0, np.log(2), 30, 60], atol=1e-5)
 
 
 def test_evidence_without_weight_says_nothing() -> None:
     weighed = {"residual": calibration(), "defect": calibration(weight=0.0)}
     residual = random_map(1)
-    alone = fuse({"residual": residual}, weighed, {})
-    np.testing.assert_array_equal(fuse({"residual": residual, "defect": random_map(2)}, weighed, {}), alone)
+    alone = fuse({"residual": residual}, weighed)
+    np.testing.assert_array_equal(fuse({"residual": residual, "defect": random_map(2)}, weighed), alone)
+
+
+def image_calibration(location: float, scale: float, weight: float) -> EvidenceCalibration:
+    image = ImageCalibration(location=location, scale=scale, weight=weight)
+    return calibration(weight=0.5, location=0.0, scale=1.0, image=image)
+
+
+def test_an_image_is_judged_by_hand() -> None:
+    weighed = {"residual": image_calibration(1.0, 2.0, 0.25), "distance": image_calibration(0.0, 0.5, 0.75)}
+    tops = {"residual": 5.0, "distance": 4.0}
+    usual = {"distance": 3.0}  # in images of that kind
+    expected = 0.25 * np.log1p(np.exp(2.0)) + 0.75 * np.log1p(np.exp(2.0))
+    assert judge(tops, weighed, usual) == pytest.approx(np.sqrt(expected))
+    assert judge(tops, weighed, {}) != pytest.approx(np.sqrt(expected))
+
+
+def test_the_score_of_the_map_is_the_judgement() -> None:
+    weighed = {"residual": image_calibration(1.0, 2.0, 0.25), "distance": image_calibration(0.0, 0.5, 0.75)}
+    deviating = {"residual": random_map(1), "distance": random_map(2)}
+    amap, score = weigh(deviating, weighed, {"distance": 0.3}, 0.1)
+    assert image_score(amap, 0.1) == pytest.approx(score, rel=1e-5)
+    plain = fuse(deviating, weighed)
+    np.testing.assert_allclose(amap / amap.max(), plain / plain.max(), rtol=1e-5)
+
+
+def test_a_calibration_from_before_images_were_judged_scores_by_the_map() -> None:
+    weighed = {"residual": calibration(weight=0.5), "defect": calibration(weight=0.5)}
+    deviating = {"residual": random_map(1), "defect": random_map(2)}
+    amap, score = weigh(deviating, weighed, {}, 0.1)
+    np.testing.assert_array_equal(amap, fuse(deviating, weighed))
+    assert score == image_score(amap, 0.1)
 
 
 def test_the_detectors_channels_by_name() -> None:
