@@ -1,14 +1,16 @@
 """What "auto" means for these images: input size, length of training and batch size, settled before a run."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from models.backbone import STRIDE as BACKBONE_STRIDE
 from models.decode import DecodeError, decode
 from models.detector import STRIDE as DETECTOR_STRIDE
+from trainer.detail import Detail
 from trainer.device import Device
 from trainer.recipe import AUTO_PX, Recipe, parse_recipe
 
@@ -19,6 +21,8 @@ KEPT = 7 / 8
 STEPS_PER_IMAGE, FEWEST_STEPS = 50, 300
 GPU_BATCH = 32
 SAMPLE = 32
+KEEPS_DETAIL = frozenset({"network.reduce", "training.crop_px"})
+"""A person who chose one of these chose how much detail the diffusion model sees."""
 
 
 def sample_sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
@@ -47,8 +51,11 @@ def adapt(
     images: int,
     device: Device,
     fixed: Collection[str] = (),
+    detail: Callable[[int], Detail] | None = None,
 ) -> Recipe:
     """Resolve `data.size = "auto"` for `images` images with a sample of `sizes` (height, width) in pixels.
+
+    With `data.detail = "auto"`, `detail` measures the images at the side that was found.
 
     The side suits the strides of network and detector. Smoothing of the profiles, given for 256 px, goes
     with it; very small sets train shorter, so that no image is seen thousands of times, and a GPU takes
@@ -65,6 +72,10 @@ def adapt(
     values["data"]["size"] = side
     for profile in values["profiles"].values():
         profile["map"]["sigma_px"] *= side / AUTO_PX
+    if recipe.data.detail == "auto":
+        values["data"]["detail"] = "ignore"  # settled
+        if detail is not None and KEEPS_DETAIL.isdisjoint(fixed) and detail(side).matters:
+            _keep_detail(values, side, fixed)
     for section in ("training", "detector"):
         part = values[section]
         if part is not None and f"{section}.steps" not in fixed:
@@ -72,3 +83,17 @@ def adapt(
         if part is not None and device == "gpu" and f"{section}.batch_size" not in fixed:
             part["batch_size"] = max(part["batch_size"], GPU_BATCH)
     return parse_recipe(values)
+
+
+def _keep_detail(values: dict[str, Any], side: int, fixed: Collection[str]) -> None:
+    """The diffusion model sees parts at full size: in training, for the same price, half as wide crops.
+
+    Parts that share their details are framed alike, so a mirrored one is a wrong one.
+    """
+    reduce = values["network"]["reduce"]
+    values["network"]["reduce"] = 1
+    values["training"]["crop_px"] = side // reduce
+    if "training.flips" not in fixed:
+        values["training"]["flips"] = False
+    for profile in values["profiles"].values():
+        profile["map"]["sigma_px"] *= reduce

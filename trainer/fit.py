@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from trainer.calibrate_all import (
 from trainer.checkpoint import find_checkpoint
 from trainer.console import Stages
 from trainer.data import Mix, TrainingSet, choose_files, load_training_set, relative_names
+from trainer.detail import sample_detail
 from trainer.detector_fit import choose_backbone, resumable_detector
 from trainer.device import Device
 from trainer.export import (
@@ -108,7 +110,7 @@ def fit(
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"--out {out} is a file; name a folder")
     out.mkdir(parents=True, exist_ok=True)
-    recipe = adapt(recipe, sample_sizes(files), len(files), device, fixed)
+    recipe = adapt(recipe, sample_sizes(files), len(files), device, fixed, partial(sample_detail, files))
     data = _load(files, mixed, parts, recipe, out, stages)
     if not started:
         (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -56,6 +56,11 @@ class Slot(BaseModel):
 class Data(_Section):
     size: Side | tuple[Side, Side] | Literal["auto"] = 128
     channels: Literal["auto", 1, 3] = "auto"
+    detail: Literal["ignore", "auto"] = Field(
+        default="ignore",
+        exclude_if=lambda detail: detail == "ignore",  # as for parts
+        description="auto: full size for the diffusion model where parts share details that half size loses",
+    )
     parts: Literal["one", "folders"] = Field(
         default="one",
         exclude_if=lambda parts: parts == "one",  # runs from before there was a choice can be resumed
