@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 
 from models.bundle import BundleError, load_bundle
 from models.engine import Engine, open_engine
-from service.api import artifacts, inspections, operations
+from service.api import artifacts, inspections, operations, webhooks
 from service.api.deps import Services
 from service.blobs import BlobStore
 from service.db.session import Database
@@ -24,6 +24,8 @@ from service.inspect import Inspector
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestContext
+from service.outbox.dispatcher import Dispatcher
+from service.outbox.senders import Senders
 from service.review import pages
 from service.settings import Settings
 
@@ -59,7 +61,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         # A path is right or it is not; a redirect would drop the body of a POST.
         redirect_slashes=False,
     )
-    for module in (inspections, artifacts, operations, pages):
+    for module in (inspections, artifacts, webhooks, operations, pages):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=pages.FOLDER / "static"), name="static")
     install_handlers(app)
@@ -90,6 +92,8 @@ async def _open(
     except OSError as error:
         reason = error.strerror
         raise StartupError(f"{settings.data / 'blobs'} cannot be used ({reason}); see --data") from None
+    outbox = Dispatcher(database, settings, metrics, Senders(settings))
+    stack.push_async_callback(outbox.close)
     ledger = Ledger(database, blobs, engine)
     await asyncio.to_thread(ledger.register_model, path)
     inspector = Inspector(engine, ledger, settings, metrics)
@@ -102,7 +106,10 @@ async def _open(
         raise StartupError(f"the model does not run with --runtime {settings.runtime}: {reason}") from None
     metrics.model.labels(manifest.name, manifest.version, engine.model_hash, engine.device).set(1)
     log.info("ready: model %s %s (%s)", manifest.name, manifest.version, engine.model_hash[:12])
-    return Services(settings, manifest, inspector, ledger, metrics, pages.environment(), ready=True)
+    outbox.start()
+    return Services(
+        settings, manifest, inspector, ledger, metrics, database, outbox, pages.environment(), ready=True
+    )
 
 
 def _load(settings: Settings) -> Engine:

@@ -13,8 +13,9 @@ from sqlalchemy.exc import IntegrityError
 
 from models.decode import Image
 from models.engine import Engine
+from service.api.schemas import document
 from service.blobs import BlobStore
-from service.db.repository import inspections, models, thresholds
+from service.db.repository import inspections, models, outbox, thresholds
 from service.db.session import Database
 from service.db.tables import InspectionRow, ThresholdRow
 from service.errors import InspectionError
@@ -109,9 +110,15 @@ class Ledger:
             return thresholds.ensure(session, recipe, model_hash, profile, suggested)
 
     def finish(self, row: InspectionRow, values: Mapping[str, Any]) -> bool:
-        """Store the end of an inspection; False if it already had one, which then stands."""
+        """Store the end of an inspection and tell who subscribed; False if it had an end, which stands."""
         with self._database.write() as session:
-            return inspections.finish(session, row.id, {**self._model(row.profile), **values})
+            if not inspections.finish(session, row.id, {**self._model(row.profile), **values}):
+                return False
+            ended = inspections.get(session, row.id)
+            assert ended is not None
+            event = "inspection.finished" if ended.status == "done" else "inspection.failed"
+            outbox.announce(session, event, ended.recipe, document(ended).model_dump(mode="json"))
+            return True
 
     def ping(self) -> None:
         self._database.ping()

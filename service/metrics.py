@@ -92,6 +92,21 @@ class Metrics:
             buckets=(-3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20),
             registry=self.registry,
         )
+        self.deliveries = Counter(
+            "inlier_deliveries",
+            "Attempts to tell a sink: delivered, failed, unreachable, or dead: given up.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        self.outbox_depth = Gauge(
+            "inlier_outbox_depth", "Messages that wait for their sinks.", registry=self.registry
+        )
+        self.outbox_dead = Gauge(
+            "inlier_outbox_dead", "Messages that were given up and not sent again.", registry=self.registry
+        )
+        self.outbox_oldest = Gauge(
+            "inlier_outbox_oldest_seconds", "Age of the oldest message that waits.", registry=self.registry
+        )
         self.model = Gauge(
             "inlier_model_info",
             "The model that serves, as labels.",

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.outbox.allow import AllowList
 
 _MAX_PIXELS = 64_000_000
 
@@ -53,12 +55,35 @@ class Settings(BaseSettings):
         gt=0,
         description="time to finish accepted work after SIGTERM; the rest runs at next start",
     )
+    sink_allow: str = Field(
+        default="public",
+        description="where webhook and MQTT messages may go: `public`, networks, host names with `*`; commas",
+    )
+    sink_ca: Path | None = Field(
+        default=None, description="PEM file of authorities that sinks' certificates may come from, too"
+    )
+    sink_timeout_s: float = Field(default=10.0, gt=0, le=300, description="longest time to deliver a message")
+    sink_retry_s: float = Field(
+        default=5.0, gt=0, le=3600, description="pause after a first failed delivery; doubles each time"
+    )
+    sink_attempts: int = Field(
+        default=12, ge=1, le=1000, description="times a sink may refuse a message before it is given up"
+    )
+    sink_keep_days: float = Field(
+        default=7.0, ge=0, le=3650, description="how long delivered messages stay listed"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe level that is logged"
     )
     log_format: Literal["text", "json"] = Field(
         default="text", description="`text` for people (coloured on a terminal), `json` for log collectors"
     )
+
+    @field_validator("sink_allow")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        AllowList.parse(value)
+        return value
 
     @classmethod
     def settings_customise_sources(

@@ -7,9 +7,11 @@ from fastapi import Depends, Request
 from jinja2 import Environment
 
 from models.bundle import Manifest
+from service.db.session import Database
 from service.inspect import Inspector
 from service.ledger import Ledger
 from service.metrics import Metrics
+from service.outbox.dispatcher import Dispatcher
 from service.settings import Settings
 
 
@@ -22,6 +24,8 @@ class Services:
     inspector: Inspector
     ledger: Ledger
     metrics: Metrics
+    database: Database
+    outbox: Dispatcher
     pages: Environment
     ready: bool = False
 

@@ -19,7 +19,7 @@ class SinkRow(Base):
     kind: Mapped[str] = mapped_column(Name)
     name: Mapped[str] = mapped_column(Label, unique=True)
     address: Mapped[str] = mapped_column(Text)
-    secret: Mapped[str] = mapped_column(Text)  # signs what is sent
+    secret: Mapped[str] = mapped_column(Text)  # signs webhooks; the password of an MQTT broker
     recipe: Mapped[str | None] = mapped_column(Name)  # None: all
     events: Mapped[list[str]] = mapped_column(JSON)
     enabled: Mapped[bool] = mapped_column(default=True, server_default=true())
@@ -33,12 +33,15 @@ class OutboxRow(Base):
     __tablename__ = "outbox"
     __table_args__ = (
         CheckConstraint("status IN ('pending', 'delivered', 'dead')", name="status"),
-        Index("ix_outbox_status_next_at", "status", "next_at"),
+        # Everything is asked per sink, in the order of creation.
+        Index("ix_outbox_sink_id_status_id", "sink_id", "status", "id"),
+        Index("ix_outbox_sink_id_id", "sink_id", "id"),
     )
 
     id: Mapped[str] = mapped_column(Uuid, primary_key=True)
-    sink_id: Mapped[str] = mapped_column(ForeignKey("sinks.id", ondelete="CASCADE"), index=True)
+    sink_id: Mapped[str] = mapped_column(ForeignKey("sinks.id", ondelete="CASCADE"))
     event: Mapped[str] = mapped_column(Name)
+    recipe: Mapped[str] = mapped_column(Name)
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
     status: Mapped[str] = mapped_column(Name, default="pending")
     attempts: Mapped[int] = mapped_column(default=0)

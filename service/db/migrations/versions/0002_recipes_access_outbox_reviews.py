@@ -126,6 +126,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("sink_id", sa.String(length=36), nullable=False),
         sa.Column("event", sa.String(length=64), nullable=False),
+        sa.Column("recipe", sa.String(length=64), nullable=False),
         sa.Column("body", sa.JSON(), nullable=False),
         sa.Column("status", sa.String(length=64), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
@@ -140,8 +141,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
     )
     with op.batch_alter_table("outbox", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_outbox_sink_id"), ["sink_id"], unique=False)
-        batch_op.create_index("ix_outbox_status_next_at", ["status", "next_at"], unique=False)
+        batch_op.create_index("ix_outbox_sink_id_id", ["sink_id", "id"], unique=False)
+        batch_op.create_index("ix_outbox_sink_id_status_id", ["sink_id", "status", "id"], unique=False)
 
     op.create_table(
         "recipes",
@@ -333,8 +334,8 @@ def downgrade() -> None:
     op.drop_table("sessions")
     op.drop_table("recipes")
     with op.batch_alter_table("outbox", schema=None) as batch_op:
-        batch_op.drop_index("ix_outbox_status_next_at")
-        batch_op.drop_index(batch_op.f("ix_outbox_sink_id"))
+        batch_op.drop_index("ix_outbox_sink_id_status_id")
+        batch_op.drop_index("ix_outbox_sink_id_id")
 
     op.drop_table("outbox")
     with op.batch_alter_table("model_events", schema=None) as batch_op:
