@@ -14,24 +14,32 @@ from numpy.typing import NDArray
 
 from models.anomaly import anomaly_map, image_score, lift_unfamiliar, smoothed_residual
 from models.bundle import FEATURES_FILE, Bundle, Manifest, ProfileCalibration
+from models.drive import Denoiser, check
 from models.engine_onnx import OnnxDenoiser as OnnxDenoiser  # also reached through here
 from models.engine_onnx import OnnxDetector as OnnxDetector
 from models.engine_onnx import OnnxFeatures as OnnxFeatures
 from models.evidence import EvidenceName, Look, detector_evidence, deviations, log_residual, weigh
 from models.kinds import Kinds
+from models.masks import Mask, fill, hide, inspected_share, outside
+from models.masks import check as check_mask
 from models.parts import LabelledNet, of_part
 from models.preprocess import shrink
 from models.process import DiffusionProcess, noise_estimate
 from models.profiles import Profile
-from models.reconstruct import reconstruct
+from models.reconstruct import reconstruct, reconstruction
 from models.residuals import RESIDUALS
-from models.samplers import Denoiser, column
+from models.samplers import column
+from models.slot_tasks import Task
+from models.slot_tasks import advance as advance_tasks
+from models.slots import Slot
 from models.tiles import Compare, tiled, tiled_compare
 
 Float = NDArray[np.float32]
 Runtime = Literal["onnx", "torch"]
 Detect = Callable[[Float], Look]
 """The detector: images `[B, C, H, W]` in [-1, 1] -> what it says of them."""
+MAX_ROWS: dict[Literal["cpu", "gpu"], int] = {"cpu": 16, "gpu": 64}
+"""Images in one network call while slots are at different steps: a CPU gains nothing by more."""
 
 
 class EngineError(RuntimeError):
@@ -47,8 +55,17 @@ class RawMap:
     score: float  # mean of the map's highest pixels, not calibrated
 
 
+class SlotTask(Protocol):
+    """An image on its way through the engine, between two network calls; to be dropped at any time."""
+
+    @property
+    def outcome(self) -> RawMap | Exception | None:
+        """What the engine says of the image, or why it cannot; None while it is under way."""
+        ...
+
+
 class Engine(Protocol):
-    """Runs one profile on a batch; row i of the answer depends on image i and seed i alone."""
+    """Runs a profile on images; what is said of one depends on that image and its seed alone."""
 
     @property
     def manifest(self) -> Manifest: ...
@@ -65,8 +82,29 @@ class Engine(Protocol):
         seeds: Sequence[int],
         profile: str,
         should_stop: Callable[[], bool] | None = None,
+        ignore: Sequence[Mask | None] | None = None,
     ) -> list[RawMap]:
-        """`images [B, C, H, W]` in [-1, 1] -> one RawMap each; KeyError for an unknown profile."""
+        """`images [B, C, H, W]` in [-1, 1] -> one RawMap each; KeyError for an unknown profile.
+
+        `ignore` says for each image where it is not inspected; MaskError if nothing is left. Raises
+        Cancelled when `should_stop` answers true between two network calls.
+        """
+        ...
+
+
+class SlotEngine(Engine, Protocol):
+    """An engine that can also leave off between two network calls, for continuous batching."""
+
+    def begin(self, image: Float, seed: int, profile: str, ignore: Mask | None = None) -> SlotTask:
+        """`image [C, H, W]` in [-1, 1] -> a task that nothing has been done for; KeyError as above."""
+        ...
+
+    def advance(self, tasks: Sequence[SlotTask], should_stop: Callable[[], bool] | None = None) -> None:
+        """One network call for all of these that have no outcome yet; they may be at different steps.
+
+        Where rows are short, tasks in front go first. What fails for one task alone becomes its outcome.
+        Raises Cancelled when `should_stop` answers true.
+        """
         ...
 
 
@@ -85,28 +123,35 @@ def residual_levels(
     K residuals; ValueError when there are no `features`.
     """
     estimates = reconstruct(net, process, profile, images, seeds, should_stop)
-    reconstruction = np.asarray(estimates.mean(axis=1))
+    return compare_with_estimates(profile, images, estimates, features)
+
+
+def compare_with_estimates(
+    profile: Profile, images: Float, estimates: Float, features: Compare | None = None
+) -> tuple[Float, Float]:
+    """The second half of `residual_levels`, from healthy estimates `[B, K, C, H, W]` on."""
+    healthy = np.asarray(estimates.mean(axis=1))
     levels = RESIDUALS[profile.map.residual](images[:, None], estimates)
     if profile.map.features != "none":
         if features is None:
             raise ValueError(f"the profile compares features of the {profile.map.features}: none are here")
-        distance = features(profile.map.features, images, reconstruction)
+        distance = features(profile.map.features, images, healthy)
         levels = np.concatenate([levels, distance[:, None]], axis=1)
-    return levels, reconstruction
+    return levels, healthy
 
 
 class NoisePredictor:
     """A network whose output still has to be scaled (`models.process.noise_estimate`) as a denoiser."""
 
-    def __init__(self, net: Denoiser, process: DiffusionProcess, clean_scale: float) -> None:
+    def __init__(self, net: LabelledNet, process: DiffusionProcess, clean_scale: float) -> None:
         self._net, self._process, self._scale = net, process, clean_scale
 
-    def __call__(self, x: Float, t: Float) -> Float:
-        output = self._net(x, t)
+    def __call__(self, x: Float, t: Float, *labels: NDArray[np.int64]) -> Float:
+        output = self._net(x, t, *labels)
         return np.asarray(noise_estimate(output, column(self._process.abar(t)), self._scale))
 
 
-def as_denoiser(net: Denoiser, process: DiffusionProcess, clean_scale: float) -> Denoiser:
+def as_denoiser(net: LabelledNet, process: DiffusionProcess, clean_scale: float) -> LabelledNet:
     """What samplers need of a network: its noise prediction."""
     return net if clean_scale == 0 else NoisePredictor(net, process, clean_scale)
 
@@ -127,12 +172,9 @@ class BundleEngine:
         self.device = device
         self._process = bundle.manifest.diffusion
         shape = bundle.manifest.network
-        self._nets = {
-            label: as_denoiser(
-                tiled(of_part(net, label), shape.tile_px, shape.overlap_px), self._process, shape.clean_scale
-            )
-            for label in {bundle.manifest.label(profile) for profile in bundle.manifest.profiles}
-        }
+        net = tiled(net, shape.tile_px, shape.overlap_px)
+        self._net = as_denoiser(net, self._process, shape.clean_scale)
+        self._max_rows = MAX_ROWS[device]
         self._detector = detector
         self._features = features and tiled_compare(features, shape.tile_px, shape.overlap_px)
         self._positions = {name: bundle.positions(name) for name in bundle.manifest.profiles}
@@ -144,16 +186,41 @@ class BundleEngine:
         seeds: Sequence[int],
         profile: str,
         should_stop: Callable[[], bool] | None = None,
+        ignore: Sequence[Mask | None] | None = None,
     ) -> list[RawMap]:
-        spec, net = self.manifest.profiles[profile], self._nets[self.manifest.label(profile)]
+        spec, net = self.manifest.profiles[profile], of_part(self._net, self.manifest.label(profile))
         small = shrink(images, self.manifest.network.reduce)
-        residuals, healthy = residual_levels(
-            net, self._process, spec, small, seeds, should_stop, self._features
-        )
+        estimates = reconstruct(net, self._process, spec, small, seeds, should_stop)
+        return self._conclude(images, small, estimates, profile, ignore or [None] * len(images))
+
+    def begin(self, image: Float, seed: int, profile: str, ignore: Mask | None = None) -> SlotTask:
+        spec, label = self.manifest.profiles[profile], self.manifest.label(profile)
+        small = shrink(image, self.manifest.network.reduce)
+        slot = Slot(reconstruction(self._process, spec, small[None], [seed]), label)
+        return Task[RawMap](image, small, profile, ignore, slot)
+
+    def advance(self, tasks: Sequence[SlotTask], should_stop: Callable[[], bool] | None = None) -> None:
+        check(should_stop, "before a network call")
+        ours = [task for task in tasks if isinstance(task, Task)]
+        advance_tasks(self._net, ours, self._max_rows, self._conclude)
+
+    def _conclude(
+        self, images: Float, small: Float, estimates: Float, profile: str, ignore: Sequence[Mask | None]
+    ) -> list[RawMap]:
+        """Healthy estimates `[B, K, C, H, W]` of images of one profile -> a RawMap each."""
+        spec = self.manifest.profiles[profile]
+        residuals, healthy = compare_with_estimates(spec, small, estimates, self._features)
         looks = None if self._detector is None else self._detector(images)
         known = self.manifest.calibration[profile], self._positions[profile], self._kinds[profile]
         return [
-            score_image(levels, healthy[row], None if looks is None else looks.row(row), spec, *known)
+            score_image(
+                levels,
+                healthy[row],
+                None if looks is None else looks.row(row),
+                spec,
+                *known,
+                ignore=ignore[row],
+            )
             for row, levels in enumerate(residuals)
         ]
 
@@ -166,23 +233,36 @@ def score_image(
     calibration: ProfileCalibration,
     positions: Mapping[EvidenceName, Float],
     kinds: Kinds | None = None,
+    *,
+    ignore: Mask | None = None,
 ) -> RawMap:
     """Residuals `[K, H, W]` of one image, the detector's evidence `[3, h, w]` and features `[D]` -> its map
-    and score."""
+    and score.
+
+    Where `ignore` (of any size) is set the map is 0 and nothing counts; MaskError if that is everywhere.
+    """
+    size = (levels.shape[-2], levels.shape[-1])
+    if ignore is not None:
+        check_mask(ignore, size)
+    # Hidden pixels are the lowest there are, so means of the highest are over what is inspected.
+    top_fraction = spec.map.top_fraction * inspected_share(ignore, size)
     scales = np.asarray(calibration.residual_scales, dtype=np.float32)
-    smoothed = smoothed_residual(levels, scales, spec.map.sigma_px, spec.map.weights(spec.levels))
+    weights = spec.map.weights(spec.levels)
+    smoothed = smoothed_residual(fill(levels, ignore), scales, spec.map.sigma_px, weights)
     if look is None:
-        amap = anomaly_map(smoothed, image_median=spec.map.image_median)
-        score = image_score(amap, spec.map.top_fraction)
+        amap = hide(anomaly_map(smoothed, image_median=spec.map.image_median), ignore)
+        score = image_score(amap, top_fraction)
     else:
         outputs, features = look
-        found = deviations(gather(smoothed, outputs, spec.map.sigma_px), calibration.evidence, positions)
+        evidence = gather(smoothed, fill(outputs, ignore), spec.map.sigma_px)
+        found = deviations(evidence, calibration.evidence, positions)
+        hidden = {name: hide(values, ignore, -np.inf) for name, values in found.items()}
         usual = {} if kinds is None or features is None else kinds.usual(features)
-        amap, score = weigh(found, calibration.evidence, usual, spec.map.top_fraction)
+        amap, score = weigh(hidden, calibration.evidence, usual, top_fraction)
     amap, score = lift_unfamiliar(
         amap,
         score,
-        float(np.median(smoothed)),
+        float(np.median(outside(smoothed, ignore))),
         calibration.medians,
         calibration.score,
     )

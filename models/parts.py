@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from models.drive import Denoiser
 from models.profiles import Profile
-from models.samplers import Denoiser
 
 Float = NDArray[np.float32]
 LabelledNet = Callable[..., Float]

@@ -5,24 +5,30 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.guided import (
-    reconstruct_denoised_gradient,
-    reconstruct_input_guided,
-    reconstruct_norm_guided,
-)
+from models.drive import Denoiser, Steps, drive
+from models.guided import denoised_gradient, input_guided, norm_guided
 from models.process import DiffusionProcess
 from models.profiles import Profile
-from models.samplers import Denoiser, reconstruct_chain, reconstruct_one_step
+from models.samplers import chain, one_step
 
 Float = NDArray[np.float32]
-RECONSTRUCTIONS: dict[str, Callable[..., Float]] = {
-    "chain": reconstruct_chain,
-    "one_step": reconstruct_one_step,
-    "norm_guided": reconstruct_norm_guided,
-    "input_guided": reconstruct_input_guided,
-    "denoised_gradient": reconstruct_denoised_gradient,
+RECONSTRUCTIONS: dict[str, Callable[..., Steps]] = {
+    "chain": chain,
+    "one_step": one_step,
+    "norm_guided": norm_guided,
+    "input_guided": input_guided,
+    "denoised_gradient": denoised_gradient,
 }
-"""By profile kind: `(net, process, x0, seeds, *, should_stop, **fields of the profile)`."""
+"""By profile kind: `(process, x0, seeds, **fields of the profile)`."""
+
+
+def reconstruction(process: DiffusionProcess, profile: Profile, images: Float, seeds: Sequence[int]) -> Steps:
+    """A profile, to be run by whoever has the network: `images [B, C, H, W]` in [-1, 1] -> healthy estimates
+    `[B, K, C, H, W]`, K = `levels`. Row i depends on image i and seed i alone.
+    """
+    fields = profile.model_dump(exclude={"kind", "map", "part"})
+    estimates = yield from RECONSTRUCTIONS[profile.kind](process, images, seeds, **fields)
+    return estimates.reshape(len(images), profile.levels, *images.shape[1:])
 
 
 def reconstruct(
@@ -33,11 +39,8 @@ def reconstruct(
     seeds: Sequence[int],
     should_stop: Callable[[], bool] | None = None,
 ) -> Float:
-    """Run a profile: `images [B, C, H, W]` in [-1, 1] -> healthy estimates `[B, K, C, H, W]`, K = `levels`.
+    """Run a profile to its end: `images [B, C, H, W]` -> healthy estimates `[B, K, C, H, W]`.
 
-    Row i depends on image i and seed i alone. Raises Cancelled when `should_stop` answers true between
-    two network calls.
+    Raises Cancelled when `should_stop` answers true between two network calls.
     """
-    fields = profile.model_dump(exclude={"kind", "map", "part"})
-    estimates = RECONSTRUCTIONS[profile.kind](net, process, images, seeds, should_stop=should_stop, **fields)
-    return estimates.reshape(len(images), profile.levels, *images.shape[1:])
+    return drive(net, reconstruction(process, profile, images, seeds), should_stop)

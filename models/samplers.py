@@ -7,6 +7,9 @@ chains over the grid `t_start -> 0` in `n_steps` equal steps from an image noise
     overdenoise  t_noise 100, t_start 250, n_steps 250   the chain believes there is more noise than there is
     respaced     t_noise 400, t_start 400, n_steps 100   the 100th point of a 250-point grid on T = 1000
 
+Each is a generator that asks for network evaluations (`models.drive`): `chain` is a profile's kind, and
+`reconstruct_chain` the same run to its end on a network.
+
 Randomness comes from one numpy generator per image, so a result depends on the image and its seed
 alone and never on what shared its batch or on which runtime ran the network.
 """
@@ -17,26 +20,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from models.drive import Ask, Steps, sequential
+from models.drive import Cancelled as Cancelled  # also reached through here
+from models.drive import Denoiser as Denoiser
+from models.drive import check as check
 from models.noise import NOISES
 from models.process import DiffusionProcess, posterior, predict_x0, q_sample
 
 Float = NDArray[np.float32]
-Denoiser = Callable[[Float, Float], Float]
-"""Noise prediction: `x_t [B, C, H, W]`, timesteps `[B]` -> eps `[B, C, H, W]`, all float32."""
 Step = Callable[[Float, Float, NDArray[np.float64], NDArray[np.float64], Callable[[], Float]], Float]
 """One reverse step: x_t, x0 estimate, abar_t, abar_s, source of noise -> x_s."""
 Correction = Callable[[Float, Float, np.float32], Float]
 """A change of the noise estimate: x_t, eps, abar_t -> eps."""
-
-
-class Cancelled(Exception):
-    """The caller asked to stop between two network calls."""
-
-
-def check(should_stop: Callable[[], bool] | None, place: str) -> None:
-    """Raise Cancelled, naming the place, when `should_stop` answers true."""
-    if should_stop is not None and should_stop():
-        raise Cancelled(f"stopped {place}")
 
 
 def image_seed(data: bytes) -> int:
@@ -122,8 +117,7 @@ def ddim_with_noise(eta: float) -> Step:
 SAMPLERS: dict[str, Step] = {"ddpm": ddpm_step, "ddim": ddim_step}
 
 
-def reverse_chain(
-    net: Denoiser,
+def chain_down(
     process: DiffusionProcess,
     x: Float,
     grid: NDArray[np.float64],
@@ -132,17 +126,14 @@ def reverse_chain(
     *,
     correct: Correction | None = None,
     clip: bool = True,
-    should_stop: Callable[[], bool] | None = None,
-) -> Float:
-    """Walk `x` `[B, C, H, W]` down the timesteps of `grid` `[n + 1]`, one network call for each of n steps.
+) -> Steps:
+    """Walk `x` `[B, C, H, W]` down the timesteps of `grid` `[n + 1]`, asking once for each of n steps.
 
-    `correct` may change each noise estimate before it is used; `clip` keeps the clean estimates in
-    [-1, 1]. Raises Cancelled when `should_stop` answers true between two steps.
+    `correct` may change each noise estimate before it is used; `clip` keeps the clean estimates in [-1, 1].
     """
-    abar, rows, n_steps = process.abar(grid), np.ones(len(x)), len(grid) - 1
-    for k in range(n_steps):
-        check(should_stop, f"before step {k + 1} of {n_steps}")
-        eps = net(x, np.full(len(x), grid[k], dtype=np.float32))
+    abar, rows = process.abar(grid), np.ones(len(x))
+    for k in range(len(grid) - 1):
+        eps = yield Ask(x, np.full(len(x), grid[k], dtype=np.float32))
         if correct is not None:
             eps = correct(x, eps, np.float32(abar[k]))
         clean = predict_x0(x, eps, np.float32(abar[k]))
@@ -152,8 +143,7 @@ def reverse_chain(
     return x
 
 
-def reconstruct_chain(
-    net: Denoiser,
+def chain(
     process: DiffusionProcess,
     x0: Float,
     seeds: Sequence[int],
@@ -164,30 +154,22 @@ def reconstruct_chain(
     sampler: str = "ddpm",
     noise: str = "gaussian",
     clip: bool = True,
-    should_stop: Callable[[], bool] | None = None,
-) -> Float:
-    """Noise `x0` to `t_noise`, run the reverse chain from `t_start` to 0 in `n_steps` network calls.
+) -> Steps:
+    """Noise `x0` to `t_noise`, run the reverse chain from `t_start` to 0, asking `n_steps` times.
 
     `x0` and the result are `[B, C, H, W]` in [-1, 1]. `noise` names the noise of both directions (see
-    `draw_noise`). `clip` keeps each step's clean estimate in that range. Raises Cancelled when
-    `should_stop` answers true between two steps, KeyError for an unknown sampler or noise.
+    `draw_noise`). `clip` keeps each step's clean estimate in that range. Raises KeyError for an unknown
+    sampler or noise.
     """
     streams, shape, step = generators(seeds), x0.shape[1:], SAMPLERS[sampler]
     x = q_sample(x0, draw_noise(streams, shape, noise), np.float32(process.abar(t_noise)))
-    return reverse_chain(
-        net,
-        process,
-        x,
-        np.linspace(t_start, 0.0, n_steps + 1),
-        step,
-        lambda: draw_noise(streams, shape, noise),
-        clip=clip,
-        should_stop=should_stop,
+    grid = np.linspace(t_start, 0.0, n_steps + 1)
+    return (
+        yield from chain_down(process, x, grid, step, lambda: draw_noise(streams, shape, noise), clip=clip)
     )
 
 
 def one_step_draws(
-    net: Denoiser,
     process: DiffusionProcess,
     x0: Float,
     seeds: Sequence[int],
@@ -195,9 +177,7 @@ def one_step_draws(
     timesteps: Sequence[float],
     draws: int = 1,
     noise: str = "gaussian",
-    max_rows: int = 64,
-    should_stop: Callable[[], bool] | None = None,
-) -> Float:
+) -> Steps:
     """One-step clean estimates, one for each noise draw and not clipped: `[B, K, draws, C, H, W]`.
 
     An image's draws come in the order of `timesteps`, so the first timestep's do not depend on the others.
@@ -208,16 +188,11 @@ def one_step_draws(
     abar = column(process.abar(t))
     eps = np.concatenate([draw_noise([s] * (k * draws), shape, noise) for s in streams])
     x_t = q_sample(np.repeat(x0, k * draws, axis=0), eps, abar)
-    predicted = np.empty_like(x_t)
-    for start in range(0, len(x_t), max_rows):
-        check(should_stop, f"before row {start} of {len(x_t)}")
-        rows = slice(start, start + max_rows)
-        predicted[rows] = net(x_t[rows], t[rows])
+    predicted = yield Ask(x_t, t)
     return predict_x0(x_t, predicted, abar).reshape(b, k, draws, *shape)
 
 
-def reconstruct_one_step(
-    net: Denoiser,
+def one_step(
     process: DiffusionProcess,
     x0: Float,
     seeds: Sequence[int],
@@ -225,24 +200,16 @@ def reconstruct_one_step(
     timesteps: Sequence[float],
     draws: int = 1,
     noise: str = "gaussian",
-    max_rows: int = 64,
-    should_stop: Callable[[], bool] | None = None,
-) -> Float:
-    """One-step clean estimates at several noise levels, all in one batched call with mixed timesteps.
+) -> Steps:
+    """One-step clean estimates at several noise levels, all asked for at once with mixed timesteps.
 
     Returns `[B, K, C, H, W]` in [-1, 1], the mean over `draws` noise draws for each of the K timesteps.
-    Calls are split so that no more than `max_rows` images enter the network at once. Raises Cancelled
-    when `should_stop` answers true between two calls, KeyError for an unknown noise.
+    Raises KeyError for an unknown noise.
     """
-    clean = one_step_draws(
-        net,
-        process,
-        x0,
-        seeds,
-        timesteps=timesteps,
-        draws=draws,
-        noise=noise,
-        max_rows=max_rows,
-        should_stop=should_stop,
-    )
+    clean = yield from one_step_draws(process, x0, seeds, timesteps=timesteps, draws=draws, noise=noise)
     return np.asarray(np.clip(clean, -1.0, 1.0).mean(axis=2))
+
+
+reverse_chain = sequential(chain_down)
+reconstruct_chain = sequential(chain)
+reconstruct_one_step = sequential(one_step)

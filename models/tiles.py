@@ -11,8 +11,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from models.drive import check
+from models.parts import LabelledNet
 from models.profiles import FeatureSource
-from models.samplers import Denoiser, check
 
 Float = NDArray[np.float32]
 Compare = Callable[[FeatureSource, Float, Float], Float]
@@ -47,7 +48,7 @@ def blend_windows(starts: Sequence[int], size_px: int, tile_px: int, overlap_px:
     return windows.astype(np.float32)
 
 
-def tiled(net: Denoiser, tile_px: int | None, overlap_px: int) -> Denoiser:
+def tiled(net: LabelledNet, tile_px: int | None, overlap_px: int) -> LabelledNet:
     """The network as it is, or by tiles where a side is set."""
     return net if tile_px is None else TiledDenoiser(net, tile_px, overlap_px)
 
@@ -70,7 +71,7 @@ def tiled_compare(compare: Compare, tile_px: int | None, overlap_px: int) -> Com
 
 
 class TiledDenoiser:
-    """A network applied to overlapping tiles of `tile_px`, blended; itself a Denoiser.
+    """A network applied to overlapping tiles of `tile_px`, blended; itself a Denoiser, or a LabelledNet.
 
     `overlap_px` should be at least four times the distance at which a pixel still matters to the network:
     then a tile contributes only where it has seen all that the whole image would have shown, and the result
@@ -80,7 +81,7 @@ class TiledDenoiser:
 
     def __init__(
         self,
-        net: Denoiser,
+        net: LabelledNet,
         tile_px: int,
         overlap_px: int,
         max_rows: int = 16,
@@ -98,8 +99,8 @@ class TiledDenoiser:
         self._net, self._tile_px, self._overlap_px = net, tile_px, overlap_px
         self._max_rows, self._stride_px, self._should_stop = max_rows, stride_px, should_stop
 
-    def __call__(self, x_t: Float, t: Float) -> Float:
-        """`x_t [B, C, H, W]`, `t [B]` -> all channels that the network returns, `[B, C', H, W]`.
+    def __call__(self, x_t: Float, t: Float, *labels: NDArray[np.int64]) -> Float:
+        """`x_t [B, C, H, W]`, `t [B]`, perhaps labels `[B]` -> all channels that the network returns.
 
         Images no larger than a tile go to the network as they are. Raises ValueError for sides that are not
         multiples of the stride, Cancelled when `should_stop` answers true.
@@ -108,14 +109,15 @@ class TiledDenoiser:
         if height % self._stride_px or width % self._stride_px:
             raise ValueError(f"{height} x {width} px is not a multiple of the stride, {self._stride_px} px")
         if height <= self._tile_px and width <= self._tile_px:
-            return self._net(x_t, t)
+            return np.asarray(self._net(x_t, t, *labels))
         places = list(product(range(len(x_t)), self._side(height), self._side(width)))
         blended = np.empty(0, dtype=np.float32)  # the network decides how many channels there are
         for start in range(0, len(places), self._max_rows):
             check(self._should_stop, f"before tile {start} of {len(places)}")
             now = places[start : start + self._max_rows]
             tiles = np.stack([x_t[i, :, r, c] for i, (r, _), (c, _) in now])
-            answers = self._net(tiles, t[[i for i, _, _ in now]])
+            rows = [i for i, _, _ in now]
+            answers = self._net(tiles, t[rows], *(label[rows] for label in labels))
             if start == 0:
                 blended = np.zeros((len(x_t), answers.shape[1], height, width), dtype=np.float32)
             for answer, (i, (r, down), (c, across)) in zip(answers, now, strict=True):
