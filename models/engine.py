@@ -92,8 +92,8 @@ class Engine(Protocol):
         ...
 
 
-class SlotEngine(Engine, Protocol):
-    """An engine that can also leave off between two network calls, for continuous batching."""
+class Slots(Protocol):
+    """What an Engine also has when it can leave off between two network calls, for continuous batching."""
 
     def begin(self, image: Float, seed: int, profile: str, ignore: Mask | None = None) -> SlotTask:
         """`image [C, H, W]` in [-1, 1] -> a task that nothing has been done for; KeyError as above."""

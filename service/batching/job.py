@@ -49,7 +49,8 @@ class Ticket:
     future: "asyncio.Future[Finished]"
     queued_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
-    gone: bool = False  # nobody waits for the answer any more: cancelled or expired
+    turn: bool = False  # backfill that has been taken for its share, which no camera displaces
+    gone: bool = False  # nobody waits for the answer any more: answered, cancelled or expired
 
     def answer(self, result: RawMap, finished_at: float) -> None:
         """Tell the submitter, if there still is one; on the event loop."""

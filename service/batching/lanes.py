@@ -56,9 +56,10 @@ class Lanes:
         return next(iter(self._lanes[name]), None)
 
     def take(self) -> Ticket | None:
-        """The next ticket, no longer waiting."""
-        ticket = self.peek()
+        """The next ticket, no longer waiting; `turn` is set on backfill that is taken for its share."""
+        due, ticket = self.backfill_due, self.peek()
         if ticket is not None:
+            ticket.turn = due
             self._remove(ticket)
         return ticket
 

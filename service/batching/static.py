@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from models.samplers import Cancelled
 from service.batching.base import Batcher, OnStart
 from service.batching.job import Ticket
 from service.batching.lanes import Lanes
+from service.batching.stepwise import run_together
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -150,19 +150,10 @@ class StaticBatcher(Batcher):
         return outcomes
 
     def _call(self, batch: Sequence[Ticket]) -> list[RawMap]:
-        jobs = [ticket.job for ticket in batch]
-        images, seeds = np.stack([job.image for job in jobs]), [job.seed for job in jobs]
-        masks: dict[str, Any] = {}
-        if any(job.ignore is not None for job in jobs):
-            masks["ignore"] = [job.ignore for job in jobs]
-
         def unwanted() -> bool:
             return self._abort.is_set() or all(ticket.gone for ticket in batch)
 
-        results = self._engine.run(images, seeds, jobs[0].profile, unwanted, **masks)
-        if len(results) != len(batch):
-            raise RuntimeError(f"the engine answered {len(results)} of {len(batch)} images")
-        return results
+        return run_together(self._engine, [ticket.job for ticket in batch], unwanted)
 
 
 def _over(deadline: float) -> Callable[[], bool]:

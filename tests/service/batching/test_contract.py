@@ -1,0 +1,270 @@
+"""What both batchers promise: order, bounds, isolation, deadlines, cancellation, drain."""
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models.samplers import Cancelled
+from service.batching import Expired, Job, open_batching
+from service.errors import InspectionError
+from service.metrics import Metrics
+from tests.service.batching.engines import Kind, image, running
+from tests.service.conftest import PixelEngine
+
+both = pytest.mark.parametrize("kind", ["continuous", "static"])
+
+
+def job(value: int, profile: str = "fast", **more: Any) -> Job:
+    return Job(str(value), image(value), value, profile, **more)
+
+
+@both
+@settings(max_examples=15, deadline=None)
+@given(values=st.lists(st.integers(0, 250), min_size=1, max_size=40), size=st.integers(1, 9))
+def test_results_are_never_swapped(kind: Kind, values: list[int], size: int) -> None:
+    async def run() -> list[float]:
+        async with running(kind, PixelEngine(), batch_size=size, batch_delay_s=0.001) as batcher:
+            profiles, priorities = ["fast", "paper"], ["camera", "camera", "backfill"]
+            jobs = [job(v, profiles[v % 2], priority=priorities[v % 3]) for v in values]
+            done = await asyncio.gather(*(batcher.submit(one) for one in jobs))
+            return [finished.result.score for finished in done]
+
+    assert asyncio.run(run()) == values
+
+
+@both
+def test_one_poisonous_image_fails_alone(kind: Kind) -> None:
+    engine = PixelEngine(poison=2)
+    engine.go.clear()
+
+    async def run() -> list[Any]:
+        async with running(kind, engine, batch_delay_s=0.2) as batcher:
+            jobs = [asyncio.create_task(batcher.submit(job(v))) for v in (9, 1, 2, 3, 4)]
+            await asyncio.sleep(0.05)
+            engine.go.set()
+            return await asyncio.gather(*jobs, return_exceptions=True)
+
+    outcomes = asyncio.run(run())
+    assert [type(o) is RuntimeError for o in outcomes] == [False, False, True, False, False]
+    assert [o.result.score for o in outcomes if not isinstance(o, Exception)] == [9, 1, 3, 4]
+    assert any(2 in values and len(values) > 1 for _, values in engine.batches)
+
+
+@both
+def test_an_engine_that_loses_rows_fails_them(kind: Kind) -> None:
+    class Short(PixelEngine):
+        def run(self, *args: Any) -> list[Any]:
+            return super().run(*args)[:-1]
+
+    async def run() -> list[Any]:
+        async with running(kind, Short()) as batcher:
+            return await asyncio.gather(*(batcher.submit(job(v)) for v in (1, 2)), return_exceptions=True)
+
+    assert all(isinstance(outcome, RuntimeError) for outcome in asyncio.run(run()))
+
+
+@both
+def test_the_bound_and_retry_after_from_the_measured_rate(kind: Kind) -> None:
+    engine = PixelEngine(delay_s=0.2)
+
+    async def run() -> None:
+        async with running(kind, engine, queue_size=10, batch_size=1, batch_delay_s=0) as batcher:
+            await batcher.submit(job(0))  # measures about 0.2 s an image
+            places = [batcher.place() for _ in range(10)]
+            for place in places:
+                place.__enter__()
+            with pytest.raises(InspectionError) as refused:
+                batcher.check_room()
+            assert refused.value.status == 503
+            assert 1.5 < (refused.value.retry_after_s or 0) < 6
+            with batcher.place(force=True):
+                pass
+            places[0].__exit__(None, None, None)
+            batcher.check_room()
+
+    asyncio.run(run())
+
+
+@both
+def test_warm_up_runs_one_image_and_a_full_batch(kind: Kind) -> None:
+    engine = PixelEngine()
+
+    async def run() -> None:
+        async with running(kind, engine) as batcher:
+            await batcher.warm_up("paper")
+
+    asyncio.run(run())
+    assert [(profile, len(values)) for profile, values in engine.batches] == [("paper", 1), ("paper", 4)]
+
+
+@both
+def test_a_model_that_does_not_run_is_found_out_by_warm_up(kind: Kind) -> None:
+    async def run() -> None:
+        async with running(kind, PixelEngine(poison=128)) as batcher:
+            await batcher.warm_up("paper")
+
+    with pytest.raises(RuntimeError, match="poisonous"):
+        asyncio.run(run())
+
+
+@both
+def test_nobody_waits_for_a_batcher_that_has_ended(kind: Kind) -> None:
+    """A job whose preprocessing outlasted the grace period must not keep the process from ending."""
+
+    async def run() -> None:
+        batcher = open_batching(kind, PixelEngine(), Metrics(), queue_size=4, batch_size=2, batch_delay_s=0)
+        assert batcher.healthy
+        await batcher.close(0.1)
+        assert not batcher.healthy
+        with pytest.raises(Cancelled):
+            await asyncio.wait_for(batcher.submit(job(1)), 5)
+
+    asyncio.run(run())
+
+
+@both
+def test_close_drains_within_grace_and_cancels_after(kind: Kind) -> None:
+    engine = PixelEngine(delay_s=0.02)
+
+    async def drain(grace_s: float, hold: bool) -> list[Any]:
+        batcher = open_batching(kind, engine, Metrics(), queue_size=64, batch_size=2, batch_delay_s=1)
+        if hold:
+            engine.go.clear()
+        jobs = [asyncio.create_task(batcher.submit(job(v))) for v in range(6)]
+        await asyncio.sleep(0.01)
+        await batcher.close(grace_s)
+        with pytest.raises(InspectionError, match="stopping"):
+            batcher.check_room()
+        return await asyncio.gather(*jobs, return_exceptions=True)
+
+    assert [done.result.score for done in asyncio.run(drain(5, hold=False))] == list(range(6))
+    outcomes = asyncio.run(drain(0.05, hold=True))
+    assert any(isinstance(outcome, Cancelled) for outcome in outcomes)
+
+
+@both
+def test_a_deadline_is_kept_while_the_engine_is_busy(kind: Kind) -> None:
+    engine = PixelEngine()
+    engine.go.clear()
+
+    async def run() -> float:
+        async with running(kind, engine, batch_size=1, batch_delay_s=0) as batcher:
+            busy = asyncio.create_task(batcher.submit(job(1)))
+            await asyncio.sleep(0.05)
+            deadline = time.monotonic() + 0.2
+            jobs = [batcher.submit(job(v, deadline=deadline)) for v in (2, 3)]
+            outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+            late_s = time.monotonic() - deadline
+            assert all(isinstance(outcome, Expired) for outcome in outcomes)
+            engine.go.set()
+            assert (await busy).result.score == 1
+            with pytest.raises(Expired):
+                await batcher.submit(job(4, deadline=time.monotonic() - 1))
+            finished = await batcher.submit(job(5, deadline=time.monotonic() + 60))
+            assert finished.result.score == 5
+            return late_s
+
+    assert 0 <= asyncio.run(run()) < 1
+    assert [values for _, values in engine.batches] == [[1], [5]]  # what expired was never run
+
+
+@both
+def test_a_cancelled_job_that_waits_is_never_run(kind: Kind) -> None:
+    engine = PixelEngine()
+    engine.go.clear()
+
+    async def run() -> None:
+        async with running(kind, engine, batch_size=1, batch_delay_s=0) as batcher:
+            jobs = [asyncio.create_task(batcher.submit(job(v))) for v in (1, 2, 3)]
+            await asyncio.sleep(0.05)
+            jobs[1].cancel()
+            await asyncio.sleep(0)
+            engine.go.set()
+            outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+            assert isinstance(outcomes[1], asyncio.CancelledError)
+
+    asyncio.run(run())
+    assert [values for _, values in engine.batches] == [[1], [3]]
+
+
+@both
+def test_cameras_go_before_backfill(kind: Kind) -> None:
+    engine = PixelEngine()
+    engine.go.clear()
+
+    async def run() -> None:
+        async with running(kind, engine, batch_size=1, batch_delay_s=0) as batcher:
+            jobs = [asyncio.create_task(batcher.submit(job(1)))]
+            await asyncio.sleep(0.05)
+            asked = [job(v, priority="backfill") for v in (2, 3)] + [job(v) for v in (4, 5, 6)]
+            jobs += [asyncio.create_task(batcher.submit(one)) for one in asked]
+            await asyncio.sleep(0.05)
+            engine.go.set()
+            await asyncio.gather(*jobs)
+
+    asyncio.run(run())
+    assert [values for _, values in engine.batches] == [[1], [4], [5], [6], [2], [3]]
+
+
+@both
+def test_who_is_taken_up_is_said_once_and_on_the_event_loop(kind: Kind) -> None:
+    started: list[str] = []
+
+    async def run() -> None:
+        def on_start(ids: Any) -> None:
+            asyncio.get_running_loop()
+            started.extend(ids)
+
+        async with running(kind, PixelEngine(poison=3), on_start=on_start) as batcher:
+            await asyncio.gather(*(batcher.submit(job(v)) for v in range(9)), return_exceptions=True)
+
+    asyncio.run(run())
+    assert sorted(started) == [str(v) for v in range(9)]
+
+
+@both
+def test_an_ignore_mask_goes_with_its_image(kind: Kind) -> None:
+    class Masking(PixelEngine):
+        def run(self, images: Any, seeds: Any, profile: Any, stop: Any = None, ignore: Any = None) -> Any:
+            masks = ignore or [None] * len(images)
+            seen.extend((seed, mask is not None) for seed, mask in zip(seeds, masks, strict=True))
+            return super().run(images, seeds, profile, stop)
+
+    seen: list[tuple[int, bool]] = []
+    mask: NDArray[np.bool_] = np.zeros((4, 4), dtype=np.bool_)
+
+    async def run() -> None:
+        async with running(kind, Masking()) as batcher:
+            jobs = [job(v, ignore=mask if v % 2 else None) for v in range(6)]
+            await asyncio.gather(*(batcher.submit(one) for one in jobs))
+
+    asyncio.run(run())
+    assert sorted(seen) == [(v, v % 2 == 1) for v in range(6)]
+
+
+@both
+def test_metrics_keep_their_meaning(kind: Kind) -> None:
+    engine, metrics = PixelEngine(), Metrics()
+    engine.go.clear()
+    value = metrics.registry.get_sample_value
+
+    async def run() -> None:
+        async with running(kind, engine, metrics=metrics, batch_size=2, batch_delay_s=0) as batcher:
+            with batcher.place(), batcher.place(), batcher.place():
+                jobs = [asyncio.create_task(batcher.submit(job(v))) for v in range(3)]
+                await asyncio.sleep(0.1)
+                assert value("inlier_queue_depth") == 3
+                assert 0.05 < (value("inlier_queue_oldest_seconds") or 0) < 5
+                engine.go.set()
+                await asyncio.gather(*jobs)
+            assert value("inlier_queue_depth") == 0
+            assert value("inlier_queue_oldest_seconds") == 0
+
+    asyncio.run(run())
+    assert value("inlier_batch_size_sum") == 3
