@@ -15,7 +15,7 @@ from models.decode import Image
 from models.engine import Engine
 from service.api.schemas import document
 from service.blobs import BlobStore
-from service.db.repository import inspections, models, outbox, thresholds
+from service.db.repository import inspections, models, outbox, search, thresholds
 from service.db.session import Database
 from service.db.tables import InspectionRow, ThresholdRow
 from service.errors import InspectionError
@@ -63,7 +63,7 @@ class Ledger:
             setattr(row, name, value)
         try:
             with self._database.write() as session:
-                session.add(row)
+                inspections.add(session, row)
         except IntegrityError:
             # Another request with this key was faster; anything else is a bug and raised again.
             key = row.idempotency_key
@@ -81,9 +81,19 @@ class Ledger:
             raise InspectionError(404, "unknown-inspection", f"there is no inspection {identifier[:64]!r}")
         return row
 
-    def page(self, wanted: inspections.Filter, limit: int, before: str | None) -> inspections.Page:
+    def page(
+        self,
+        wanted: search.Filter,
+        limit: int,
+        after: search.Position | None = None,
+        order: search.Order = "newest",
+        *,
+        whole: bool = False,
+    ) -> search.Page:
+        """A page; `whole` ones are full however long the search for them takes."""
+        budget_s = None if whole else search.BUDGET_S
         with self._database.read() as session:
-            return inspections.page(session, wanted, limit=limit, before=before)
+            return search.page(session, wanted, limit=limit, order=order, after=after, budget_s=budget_s)
 
     def newest_id(self) -> str | None:
         with self._database.read() as session:

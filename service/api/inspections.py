@@ -1,76 +1,26 @@
 """Post an image, read its inspection, page through all of them."""
 
 import asyncio
-import base64
-import binascii
 import math
-import re
-from typing import Annotated, Literal
-from urllib.parse import urlencode
+from collections.abc import AsyncIterator
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.responses import StreamingResponse
 
+from service.access.principal import Camera, Operator
 from service.api import upload
 from service.api.deps import Serving
-from service.api.schemas import AnyVerdict, InspectionOut, PageOut, Status, document
-from service.db.repository.inspections import Filter
-from service.db.tables import FILTERS
-from service.errors import InspectionError, problem_docs
-from service.metadata import Label, Moment, Name, Traits
+from service.api.export import MEDIA_TYPES, portion
+from service.api.filters import ExportQuery, ListQuery
+from service.api.schemas import InspectionOut, PageOut, document
+from service.db.repository.search import Page, Position
+from service.errors import problem_docs
+from service.metadata import Traits
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
-_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_EXPORT_ROWS = 500
 _PREFERENCE = "`wait=N`: answer with the result if it is there within N seconds"
-
-
-class ListQuery(BaseModel):
-    """Filters; all that are given must hold."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(default=50, ge=1, le=500, description="inspections on a page")
-    cursor: str | None = Field(default=None, max_length=128, description="opaque; from `next`")
-    status: Status | None = None
-    verdict: AnyVerdict | None = None
-    recipe: Name | None = None
-    line: Label | None = None
-    station: Label | None = None
-    lot: Label | None = None
-    serial: Label | None = None
-    part_id: Label | None = None
-    model_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    profile: Name | None = None
-    review_state: Literal["none", "good", "defective", "unsure"] | None = None
-    disagreement: bool | None = None
-    since: Moment | None = Field(default=None, description="created at or after, with time zone")
-    until: Moment | None = Field(default=None, description="created before, with time zone")
-
-    def filter(self) -> Filter:
-        equal = {name: value for name in FILTERS if (value := getattr(self, name)) is not None}
-        return Filter(equal, self.since, self.until)
-
-    def address(self, path: str, before: str) -> str:
-        """The address of the page that follows, with the same filters."""
-        values = self.model_dump(mode="json", exclude_none=True, exclude={"cursor"})
-        return f"{path}?{urlencode({**values, 'cursor': encode_cursor(before)})}"
-
-
-def encode_cursor(identifier: str) -> str:
-    return base64.urlsafe_b64encode(identifier.encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str | None) -> str | None:
-    """The id a cursor stands for; 422 for one that this service did not make."""
-    if cursor is None:
-        return None
-    try:
-        identifier = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        identifier = ""
-    if not _ID.fullmatch(identifier):
-        raise InspectionError(422, "invalid-cursor", "cursor must be taken from `next` of an earlier page")
-    return identifier
 
 
 @router.post(
@@ -87,6 +37,7 @@ async def post_inspection(
     request: Request,
     response: Response,
     serving: Serving,
+    who: Camera,
     _traits: Annotated[Traits, Query()],
     idempotency_key: Annotated[str | None, Header(description="same key and body: same inspection")] = None,
     prefer: Annotated[str | None, Header(description=_PREFERENCE)] = None,
@@ -117,20 +68,61 @@ async def post_inspection(
     return shown
 
 
-@router.get("/{identifier}", summary="One inspection", responses=problem_docs(404, 503))
-async def get_inspection(identifier: str, serving: Serving) -> InspectionOut:
-    """Status, verdict, score, thresholds, regions, model, latency and links."""
-    return document(await asyncio.to_thread(serving.ledger.get, identifier))
-
-
-@router.get("", summary="Inspections, newest first", responses=problem_docs(422, 503))
+@router.get("", summary="Inspections", responses=problem_docs(422, 503))
 async def list_inspections(
-    response: Response, serving: Serving, query: Annotated[ListQuery, Query()]
+    response: Response, serving: Serving, who: Camera, query: Annotated[ListQuery, Query()]
 ) -> PageOut:
-    """One page; it does not shift while new inspections arrive."""
-    before = decode_cursor(query.cursor)
-    page = await asyncio.to_thread(serving.ledger.page, query.filter(), query.limit, before)
-    following = query.address(router.prefix, page.next_before) if page.next_before else None
+    """One page; it does not shift while new inspections arrive. Also `attr.NAME=VALUE`.
+
+    With rare combinations of filters a page may be short, even empty, and still have a `next`: it was
+    searched for a while, follow `next` to go on. The last page is the one without `next`.
+    """
+    page = await asyncio.to_thread(
+        serving.ledger.page, query.filter(), query.limit, query.position(), query.order
+    )
+    following = query.address(router.prefix, page.next) if page.next else None
     if following is not None:
         response.headers["Link"] = f'<{following}>; rel="next"'
     return PageOut(items=[document(row) for row in page.rows], next=following)
+
+
+@router.get(
+    "/export",
+    summary="Inspections as a file",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "One inspection a line",
+            "content": {"text/csv": {"schema": {"type": "string"}}, "application/x-ndjson": {}},
+        },
+        **problem_docs(422, 503),
+    },
+)
+async def export_inspections(
+    serving: Serving, who: Operator, query: Annotated[ExportQuery, Query()]
+) -> Response:
+    """Everything the filters let through, streamed; a file that breaks off was not finished."""
+    form, wanted = query.format, query.filter()
+
+    def read(after: Position | None) -> Page:
+        return serving.ledger.page(wanted, _EXPORT_ROWS, after, query.order, whole=True)
+
+    page = await asyncio.to_thread(read, None)  # before the answer begins: an error is a status
+
+    async def lines(page: Page) -> AsyncIterator[bytes]:
+        yield await asyncio.to_thread(portion, page.rows, form, first=True)
+        while page.next is not None:
+            page = await asyncio.to_thread(read, page.next)
+            yield await asyncio.to_thread(portion, page.rows, form, first=False)
+
+    headers = {
+        "Content-Disposition": f'attachment; filename="inspections.{form}"',
+        "Cache-Control": "no-store",
+    }
+    return StreamingResponse(lines(page), media_type=MEDIA_TYPES[form], headers=headers)
+
+
+@router.get("/{identifier}", summary="One inspection", responses=problem_docs(404, 503))
+async def get_inspection(identifier: str, serving: Serving, who: Camera) -> InspectionOut:
+    """Status, verdict, score, thresholds, regions, model, latency and links."""
+    return document(await asyncio.to_thread(serving.ledger.get, identifier))

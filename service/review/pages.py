@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from service import render
 from service.api.deps import Serving
-from service.api.inspections import ListQuery, decode_cursor
+from service.api.filters import ListQuery
 from service.api.schemas import InspectionOut, document
 from service.errors import InspectionError, validation_error
 
@@ -56,14 +56,13 @@ async def inspections(request: Request, serving: Serving) -> HTMLResponse:
     """The newest inspections as a contact sheet."""
     query = _query(request)
     limit = min(query.limit, _PAGE)
-    before = decode_cursor(query.cursor)
-    page = await asyncio.to_thread(serving.ledger.page, query.filter(), limit, before)
+    page = await asyncio.to_thread(serving.ledger.page, query.filter(), limit, query.position(), query.order)
     html = serving.pages.get_template("list.html").render(
         items=[document(row) for row in page.rows],
-        following=query.address("/inspections", page.next_before) if page.next_before else None,
+        following=query.address("/inspections", page.next) if page.next else None,
         query=query,
         model=serving.manifest,
-        filtered=bool(query.filter().equal or query.since or query.until),
+        filtered=query.filters_something,
     )
     return HTMLResponse(html)
 

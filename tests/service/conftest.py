@@ -15,7 +15,9 @@ from starlette.testclient import TestClient
 from models.bundle import FILES, Bundle, Manifest
 from models.engine import RawMap
 from service.app import create_app
+from service.db.session import Database
 from service.settings import Settings
+from tests.service.postgres import PrivatePostgres, private_postgres
 
 SIZE = 32
 
@@ -143,3 +145,35 @@ def real(settings: Settings, bundle: Bundle) -> Iterator[TestClient]:
     served = settings.model_copy(update={"bundle": bundle.path, "threads": 1})
     with TestClient(create_app(served)) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PrivatePostgres]:
+    """A PostgreSQL server for the whole run."""
+    with private_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, once of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'inlier.sqlite3'}"
+        return
+    with request.getfixturevalue("postgres").database() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database(database_url: str) -> Iterator[Database]:
+    """Without tables."""
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database(empty_database: Database) -> Database:
+    """With the newest tables."""
+    empty_database.migrate()
+    return empty_database

@@ -1,34 +1,35 @@
 """Inspections: what is asked of them and what changes them."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, func, select, update
+from sqlalchemy import CursorResult, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from service.db.tables import InspectionRow
-from service.ids import first_id_at
+from service.db.tables import AttributeRow, InspectionRow
 
 PENDING = ("queued", "running")
+ATTRIBUTE_TEXT = 256
 
 
-@dataclass(frozen=True)
-class Page:
-    """Inspections newest first; `next_before` is the id to continue from, None on the last page."""
+def add(session: Session, row: InspectionRow) -> None:
+    """Store a new inspection and what it is found by."""
+    session.add(row)
+    session.flush()
+    found_by = [
+        {"inspection_id": row.id, "name": name, "value": attribute_text(value)}
+        for name, value in (row.attributes or {}).items()
+    ]
+    if found_by:
+        session.execute(insert(AttributeRow), found_by)
 
-    rows: Sequence[InspectionRow]
-    next_before: str | None
 
-
-@dataclass(frozen=True)
-class Filter:
-    """Which inspections: equal columns (names of `tables.FILTERS`), and a half-open span of arrival."""
-
-    equal: Mapping[str, str | bool] = field(default_factory=dict)
-    since: datetime | None = None
-    until: datetime | None = None
+def attribute_text(value: Any) -> str:
+    """An attribute as the text it is found by: as JSON writes it, without quotes, cut to the column."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:ATTRIBUTE_TEXT]
 
 
 def get(session: Session, identifier: str) -> InspectionRow | None:
@@ -37,22 +38,6 @@ def get(session: Session, identifier: str) -> InspectionRow | None:
 
 def by_idempotency_key(session: Session, key: str) -> InspectionRow | None:
     return session.scalar(select(InspectionRow).where(InspectionRow.idempotency_key == key))
-
-
-def page(session: Session, wanted: Filter, *, limit: int, before: str | None = None) -> Page:
-    """Up to `limit` inspections older than `before`; stable while new ones arrive."""
-    query = select(InspectionRow).order_by(InspectionRow.id.desc()).limit(limit + 1)
-    for name, value in wanted.equal.items():
-        query = query.where(getattr(InspectionRow, name) == value)
-    # Ids carry their time, so one index serves the filter, the span and the order.
-    if wanted.since is not None:
-        query = query.where(InspectionRow.id >= first_id_at(wanted.since))
-    if wanted.until is not None:
-        query = query.where(InspectionRow.id < first_id_at(wanted.until))
-    if before is not None:
-        query = query.where(InspectionRow.id < before)
-    rows = session.scalars(query).all()
-    return Page(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
 
 
 def pending(session: Session, *, after: str, until: str, limit: int = 100) -> Sequence[InspectionRow]:

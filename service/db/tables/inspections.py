@@ -12,7 +12,7 @@ from service.db.tables.recipes import ThresholdRow
 # Columns of equality filters; each has an index that also yields the page's order.
 FILTERS = (
     *("status", "verdict", "recipe", "line", "station", "lot", "serial"),
-    *("part_id", "model_hash", "profile", "review_state", "disagreement"),
+    *("part_id", "model_hash", "profile", "review_state", "disagreement", "wanted"),
 )
 
 
@@ -34,6 +34,7 @@ class InspectionRow(Base):
         CheckConstraint("review_state IN ('none', 'good', 'defective', 'unsure')", name="review_state"),
         # The review queue: what is open, nearest to a threshold first.
         Index("ix_inspections_queue", "review_state", "wanted", "margin", "id"),
+        *(Index(f"ix_inspections_{name}_id", name, "id") for name in ("margin", "score", "captured_at")),
     )
 
     id: Mapped[str] = mapped_column(Uuid, primary_key=True)
@@ -86,11 +87,11 @@ class InspectionRow(Base):
     brightness: Mapped[float | None]  # mean gray value, 0 to 1
     sharpness: Mapped[float | None]  # variance of the Laplacian of the gray image in 0 to 1
     mask_id: Mapped[str | None] = mapped_column(ForeignKey("masks.id"))
-    heatmap_sha256: Mapped[str | None] = mapped_column(Hash)
+    heatmap_sha256: Mapped[str | None] = mapped_column(Hash, index=True)
     heatmap_media_type: Mapped[str | None] = mapped_column(String(32))
     heatmap_scale: Mapped[float | None]  # map value per count of the stored 16-bit image
     heatmap_max: Mapped[float | None]  # top of the colour scale that belongs to the model and profile
-    reconstruction_sha256: Mapped[str | None] = mapped_column(Hash)
+    reconstruction_sha256: Mapped[str | None] = mapped_column(Hash, index=True)
     reconstruction_media_type: Mapped[str | None] = mapped_column(String(32))
 
     error_code: Mapped[str | None] = mapped_column(String(64))

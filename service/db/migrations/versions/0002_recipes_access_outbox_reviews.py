@@ -263,6 +263,10 @@ def upgrade() -> None:
             "ix_inspections_queue", ["review_state", "wanted", "margin", "id"], unique=False
         )
         batch_op.create_index("ix_inspections_review_state_id", ["review_state", "id"], unique=False)
+        for name in ("wanted", "margin", "score", "captured_at"):
+            batch_op.create_index(f"ix_inspections_{name}_id", [name, "id"], unique=False)
+        for name in ("heatmap_sha256", "reconstruction_sha256"):
+            batch_op.create_index(batch_op.f(f"ix_inspections_{name}"), [name], unique=False)
         batch_op.create_foreign_key(batch_op.f("fk_inspections_mask_id"), "masks", ["mask_id"], ["id"])
         batch_op.create_check_constraint(
             batch_op.f("ck_inspections_priority"), "priority IN ('camera', 'backfill')"
@@ -294,6 +298,10 @@ def downgrade() -> None:
         batch_op.drop_constraint(batch_op.f("ck_inspections_review_state"), type_="check")
         batch_op.drop_constraint(batch_op.f("ck_inspections_priority"), type_="check")
         batch_op.drop_constraint(batch_op.f("fk_inspections_mask_id"), type_="foreignkey")
+        for name in ("heatmap_sha256", "reconstruction_sha256"):
+            batch_op.drop_index(batch_op.f(f"ix_inspections_{name}"))
+        for name in ("wanted", "margin", "score", "captured_at"):
+            batch_op.drop_index(f"ix_inspections_{name}_id")
         batch_op.drop_index("ix_inspections_review_state_id")
         batch_op.drop_index("ix_inspections_queue")
         batch_op.drop_index("ix_inspections_profile_id")
