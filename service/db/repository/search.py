@@ -100,8 +100,7 @@ class _Source:
     condition: ColumnElement[bool]
     of_attributes: bool = False
 
-    @property
-    def id(self) -> InstrumentedAttribute[str]:
+    def key(self) -> InstrumentedAttribute[str]:
         """The id of the inspection, in the table that the index is of."""
         return AttributeRow.inspection_id if self.of_attributes else Row.id
 
@@ -145,9 +144,9 @@ class _Search:
         """The walk whose next WINDOW entries reach farthest, and where they end; None at the very end."""
         best: tuple[_Source, Position] | None = None
         for source in self._walks():
-            columns = (source.id, Row.margin) if self._order == "margin" else (source.id,)
-            query = select(*columns).where(source.condition, *self._span(source.id, after))
-            query = query.order_by(*self._sort(source.id)).offset(WINDOW - 1).limit(1)
+            columns = (source.key(), Row.margin) if self._order == "margin" else (source.key(),)
+            query = select(*columns).where(source.condition, *self._span(source.key(), after))
+            query = query.order_by(*self._sort(source.key())).offset(WINDOW - 1).limit(1)
             found = self._session.execute(query).first()
             if found is None:
                 return source, None
@@ -166,8 +165,8 @@ class _Search:
             query = query.join(AttributeRow, AttributeRow.inspection_id == Row.id)
             query = query.where(*self._span(Row.id, after, edge))
         others = (_fenced(part) for name, part in self._filters.items() if name not in source.covers)
-        query = query.where(source.condition, *self._span(source.id, after, edge), *others)
-        return self._session.scalars(query.order_by(*self._sort(source.id)).limit(limit)).all()
+        query = query.where(source.condition, *self._span(source.key(), after, edge), *others)
+        return self._session.scalars(query.order_by(*self._sort(source.key())).limit(limit)).all()
 
     # --- reading a filter that few rows meet ----------------------------------------------------------
 
