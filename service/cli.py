@@ -1,4 +1,4 @@
-"""The command line: `inlier-service serve` and `inlier-service db upgrade`."""
+"""The command line: `inlier-service serve`, `worker` and `db upgrade`."""
 
 import asyncio
 import math
@@ -25,6 +25,33 @@ def cli() -> None:
 def serve(**flags: Any) -> None:
     """Serve a model bundle over HTTP. Each option is also an environment variable; the option wins."""
     guarded(lambda: _serve(settings_from(flags)))
+
+
+@cli.command()
+@options(
+    *("bundle", "data", "host", "metrics_port", "database_url", "redis_url", "lease_s", "max_attempts"),
+    *("sweep_s", "runtime", "device", "threads", "profile", "max_pixels", "decode_processes"),
+    *(
+        "decode_timeout_s",
+        "batching",
+        "batch_size",
+        "batch_delay_ms",
+        "shutdown_grace_s",
+        "log_level",
+        "log_format",
+    ),
+)
+def worker(**flags: Any) -> None:
+    """Run the model for `serve --workers-inside 0`; start as many as there are GPUs."""
+
+    def run() -> None:
+        settings = settings_from(flags)
+        # Imported late: these import OpenCV, whose pixel limit `settings_from` has put into the environment.
+        from service import worker_main
+
+        asyncio.run(worker_main.run(settings))
+
+    guarded(run)
 
 
 @cli.group()
@@ -127,7 +154,7 @@ async def _run(app: Any, settings: Settings, listener: socket.socket, stop: _Sto
         server = Server(config)
         await server.serve(sockets=[listener])
         # Open requests and accepted work share one grace period.
-        app.state.services.inspector.deadline = server.asked_at + settings.shutdown_grace_s
+        app.state.services.runtime.deadline = server.asked_at + settings.shutdown_grace_s
 
 
 if __name__ == "__main__":

@@ -7,20 +7,22 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
+from models.bundle import Thresholds
 from models.decode import Image
-from models.engine import Engine
 from service.api.schemas import document
 from service.blobs import BlobStore
-from service.db.repository import inspections, models, outbox, search, thresholds
+from service.db.repository import inspections, leases, outbox, search, thresholds
 from service.db.session import Database
 from service.db.tables import InspectionRow, ThresholdRow
 from service.errors import InspectionError
 from service.ids import id_time, new_id
 from service.metadata import Metadata
+from service.queue.base import Priority
 
 
 @dataclass(frozen=True)
@@ -32,37 +34,31 @@ class Accepted:
 
 
 class Ledger:
-    """The durable side of the pipeline, for one serving model."""
+    """The durable side of the pipeline."""
 
-    def __init__(self, database: Database, blobs: BlobStore, engine: Engine) -> None:
-        self._database = database
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self.database = database
         self.blobs = blobs
-        self._engine = engine
-
-    def register_model(self, path: str) -> None:
-        """Note the serving model, and the bundle's suggested limits for the default recipe."""
-        manifest, model_hash = self._engine.manifest, self._engine.model_hash
-        with self._database.write() as session:
-            models.register(session, manifest, model_hash, path)
-            for profile, calibration in manifest.calibration.items():
-                thresholds.ensure(session, "default", model_hash, profile, calibration.suggested)
 
     def replay(self, key: str, digest: str) -> InspectionRow | None:
         """The earlier inspection of an idempotency key; 409 if it was for something else."""
-        with self._database.read() as session:
+        with self.database.read() as session:
             row = inspections.by_idempotency_key(session, key)
         if row is not None and row.request_digest != digest:
             detail = "this Idempotency-Key was used for another image or other metadata; use a new key"
             raise InspectionError(409, "idempotency-conflict", detail)
         return row
 
+    def is_known(self, key: str) -> bool:
+        """Whether an inspection with this idempotency key exists."""
+        with self.database.read() as session:
+            return inspections.by_idempotency_key(session, key) is not None
+
     def accept(self, row: InspectionRow, data: bytes) -> Accepted:
         """Image, then row; when this returns both survive a power cut."""
         row.image_sha256 = self.blobs.put(data)
-        for name, value in self._model(row.profile).items():
-            setattr(row, name, value)
         try:
-            with self._database.write() as session:
+            with self.database.write() as session:
                 inspections.add(session, row)
         except IntegrityError:
             # Another request with this key was faster; anything else is a bug and raised again.
@@ -75,7 +71,7 @@ class Ledger:
 
     def get(self, identifier: str) -> InspectionRow:
         """The row; InspectionError 404 if there is none."""
-        with self._database.read() as session:
+        with self.database.read() as session:
             row = inspections.get(session, identifier)
         if row is None:
             raise InspectionError(404, "unknown-inspection", f"there is no inspection {identifier[:64]!r}")
@@ -92,55 +88,70 @@ class Ledger:
     ) -> search.Page:
         """A page; `whole` ones are full however long the search for them takes."""
         budget_s = None if whole else search.BUDGET_S
-        with self._database.read() as session:
+        with self.database.read() as session:
             return search.page(session, wanted, limit=limit, order=order, after=after, budget_s=budget_s)
 
-    def newest_id(self) -> str | None:
-        with self._database.read() as session:
-            return inspections.newest_id(session)
+    def pending(self, limit: int) -> Sequence[tuple[str, Priority]]:
+        """(id, priority) of what is accepted and not finished, oldest first."""
+        with self.database.read() as session:
+            return inspections.pending(session, limit=limit)
 
-    def pending(self, after: str, until: str) -> Sequence[InspectionRow]:
-        """Unfinished inspections with `after` < id <= `until`, oldest first; in portions."""
-        with self._database.read() as session:
-            return inspections.pending(session, after=after, until=until)
+    def begin(self, identifiers: Collection[str], worker: str) -> Mapping[str, InspectionRow]:
+        """Count an attempt at each, durably; those that have not ended, by id."""
+        with self.database.write() as session:
+            return inspections.begin(session, identifiers, worker)
 
-    def start(self, identifiers: Collection[str]) -> None:
-        with self._database.write() as session:
-            inspections.start(session, identifiers)
+    def give_back(self, identifiers: Collection[str], worker: str) -> None:
+        """Make what `worker` began and did not get to wait again; the attempt does not count."""
+        with self.database.write() as session:
+            inspections.give_back(session, identifiers, worker)
 
-    def thresholds(self, recipe: str, profile: str) -> ThresholdRow:
+    def attempts(self, identifiers: Collection[str], worker: str) -> Mapping[str, int]:
+        """The attempts at those of the inspections that `worker` still has."""
+        with self.database.read() as session:
+            return inspections.attempts(session, identifiers, worker)
+
+    def ended(self, identifiers: Collection[str]) -> Sequence[str]:
+        """Those of the inspections that have an end."""
+        with self.database.read() as session:
+            return inspections.ended(session, identifiers)
+
+    def overdue(self) -> Sequence[str]:
+        """Unfinished inspections whose deadline has passed."""
+        with self.database.read() as session:
+            return inspections.overdue(session, datetime.now(UTC))
+
+    def thresholds(self, recipe: str, profile: str, model_hash: str, suggested: Thresholds) -> ThresholdRow:
         """The limits in force; the first version of a new recipe is the bundle's suggestion."""
-        model_hash = self._engine.model_hash
-        with self._database.read() as session:
+        with self.database.read() as session:
             found = thresholds.newest(session, recipe, model_hash, profile)
         if found is not None:
             return found
-        suggested = self._engine.manifest.calibration[profile].suggested
-        with self._database.write() as session:
+        with self.database.write() as session:
             return thresholds.ensure(session, recipe, model_hash, profile, suggested)
 
-    def finish(self, row: InspectionRow, values: Mapping[str, Any]) -> bool:
-        """Store the end of an inspection and tell who subscribed; False if it had an end, which stands."""
-        with self._database.write() as session:
-            if not inspections.finish(session, row.id, {**self._model(row.profile), **values}):
-                return False
-            ended = inspections.get(session, row.id)
-            assert ended is not None
-            event = "inspection.finished" if ended.status == "done" else "inspection.failed"
-            outbox.announce(session, event, ended.recipe, document(ended).model_dump(mode="json"))
-            return True
+    def finish(self, identifier: str, values: Mapping[str, Any]) -> InspectionRow | None:
+        """Store the end of an inspection and tell whoever subscribed; None if it had an end, which stands."""
+        with self.database.write() as session:
+            if not inspections.finish(session, identifier, values):
+                return None
+            row = inspections.get(session, identifier)
+            assert row is not None
+            event = "inspection.finished" if row.status == "done" else "inspection.failed"
+            outbox.announce(session, event, row.recipe, document(row).model_dump(mode="json"))
+            return row
+
+    def lease(self, name: str, holder: str, seconds: float) -> bool:
+        """Whether `holder` is the one that does this work for the next `seconds`."""
+        with self.database.write() as session:
+            return leases.acquire(session, name, holder, seconds)
+
+    def end_lease(self, name: str, holder: str) -> None:
+        with self.database.write() as session:
+            leases.release(session, name, holder)
 
     def ping(self) -> None:
-        self._database.ping()
-
-    def _model(self, profile: str) -> dict[str, str]:
-        manifest = self._engine.manifest
-        return {
-            "model_hash": self._engine.model_hash,
-            "model_name": manifest.name,
-            "model_version": manifest.version,
-            "profile": profile,
-        }
+        self.database.ping()
 
 
 def request_digest(data: bytes, metadata: Metadata) -> str:
@@ -149,19 +160,28 @@ def request_digest(data: bytes, metadata: Metadata) -> str:
     return hashlib.sha256(hashlib.sha256(data).digest() + said.encode()).hexdigest()
 
 
-def new_row(image: Image, metadata: Metadata, profile: str, digest: str, key: str | None) -> InspectionRow:
-    """A queued inspection, not yet stored."""
+def new_row(
+    image: Image,
+    metadata: Metadata,
+    columns: Mapping[str, Any],
+    *,
+    digest: str,
+    key: str | None,
+    image_bytes: int,
+) -> InspectionRow:
+    """A queued inspection, not yet stored; `columns` name model, profile, priority and deadline."""
     identifier = new_id()
     return InspectionRow(
         id=identifier,
         created_at=id_time(identifier),
         status="queued",
-        profile=profile,
         latency_ms={},
         image_media_type=image.media_type,
         image_height_px=image.size[0],
         image_width_px=image.size[1],
+        image_bytes=image_bytes,
         idempotency_key=key,
         request_digest=digest,
-        **metadata.model_dump(exclude={"profile"}),
+        **columns,
+        **metadata.model_dump(exclude={"profile", "priority", "deadline_ms"}),
     )

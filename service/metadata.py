@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
@@ -40,7 +40,16 @@ class Traits(BaseModel):
     station: Label | None = Field(default=None, description="station or camera")
     captured_at: Moment | None = Field(default=None, description="when the picture was taken, with time zone")
     profile: Name | None = Field(
-        default=None, description="reconstruction profile of the bundle [default: the service's]"
+        default=None, description="reconstruction profile of the bundle [default: the recipe's]"
+    )
+    priority: Literal["camera", "backfill"] = Field(
+        default="camera", description="`backfill` waits until no camera's image does"
+    )
+    deadline_ms: int | None = Field(
+        default=None,
+        ge=1,
+        le=86_400_000,
+        description="EXPIRED after this time from acceptance [default: the recipe's latency budget]",
     )
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.outbox.allow import AllowList
@@ -26,6 +26,27 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None, description="SQLAlchemy database URL [default: inlier.sqlite3 in the data folder]"
     )
+    redis_url: str | None = Field(
+        default=None, description="Redis that carries the queue; without one it is inside the process"
+    )
+    workers_inside: int = Field(
+        default=1, ge=0, le=1, description="0: only `worker` processes run the model; needs --redis-url"
+    )
+    lease_s: float = Field(
+        default=30.0, gt=0, description="a worker that is silent for this time loses its images to others"
+    )
+    max_attempts: int = Field(
+        default=3, ge=1, le=100, description="attempts at an image before it ends as ERROR"
+    )
+    sweep_s: float = Field(
+        default=5.0, gt=0, le=3600, description="pause between two looks for images that a queue lost"
+    )
+    metrics_port: int = Field(
+        default=9464,
+        ge=0,
+        le=65535,
+        description="TCP port of a `worker` for metrics and health; 0: a free one",
+    )
     runtime: Literal["onnx", "torch"] = Field(default="onnx", description="what runs the network")
     device: Literal["cpu", "gpu"] = Field(default="cpu", description="where the network runs")
     threads: int = Field(default=0, ge=0, le=1024, description="threads of the network; 0 for one per core")
@@ -42,9 +63,22 @@ class Settings(BaseSettings):
     )
     decode_timeout_s: float = Field(default=10.0, gt=0, description="longest time to decode one image")
     queue_size: int = Field(default=256, ge=1, description="images waiting or running before 503 is answered")
+    max_queue_s: float = Field(
+        default=300.0, gt=0, description="predicted wait for a result beyond which 503 is answered"
+    )
+    queue_share: float = Field(
+        default=0.5, gt=0, le=1, description="share of the queue that one API key may fill before 429"
+    )
+    batching: Literal["continuous", "static"] = Field(
+        default="continuous",
+        description="images join others between any two network calls, or start together",
+    )
     batch_size: int = Field(default=8, ge=1, le=1024, description="most images in one engine call")
     batch_delay_ms: float = Field(
-        default=5.0, ge=0, le=10_000, description="longest wait of an image for others to share its batch"
+        default=5.0,
+        ge=0,
+        le=10_000,
+        description="longest wait of an image for others to share a static batch",
     )
     default_wait_s: float = Field(
         default=0.0, ge=0, description="wait for the result when a request has no `Prefer: wait`"
@@ -96,6 +130,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # A .env file or a secrets folder lying around must not change how a line inspects.
         return init_settings, env_settings
+
+    @model_validator(mode="after")
+    def _someone_runs(self) -> "Settings":
+        if not self.workers_inside and self.redis_url is None:
+            raise ValueError("--workers-inside 0 needs --redis-url: nothing else connects them")
+        return self
 
     @property
     def url(self) -> str:

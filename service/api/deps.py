@@ -7,11 +7,14 @@ from fastapi import Depends, Request
 from jinja2 import Environment
 
 from models.bundle import Manifest
+from service.accept import Acceptor
 from service.db.session import Database
-from service.inspect import Inspector
+from service.ending import Ending
+from service.engines import EnginePool
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.outbox.dispatcher import Dispatcher
+from service.runtime import Runtime
 from service.settings import Settings
 
 
@@ -20,14 +23,36 @@ class Services:
     """Everything one running app owns; made by the lifespan in `service.app`."""
 
     settings: Settings
-    manifest: Manifest
-    inspector: Inspector
-    ledger: Ledger
+    runtime: Runtime
     metrics: Metrics
-    database: Database
     outbox: Dispatcher
     pages: Environment
     ready: bool = False
+
+    @property
+    def database(self) -> Database:
+        return self.runtime.ledger.database
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.runtime.ledger
+
+    @property
+    def engines(self) -> EnginePool:
+        return self.runtime.engines
+
+    @property
+    def acceptor(self) -> Acceptor:
+        return self.runtime.acceptor
+
+    @property
+    def ending(self) -> Ending:
+        return self.runtime.ending
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the model that inspects the recipe `default`."""
+        return self.runtime.engines.serving("default").manifest
 
 
 def services(request: Request) -> Services:

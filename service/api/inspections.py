@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import OperationalError
 
 from service.access.principal import Camera, Operator
 from service.api import upload
@@ -29,7 +30,7 @@ _PREFERENCE = "`wait=N`: answer with the result if it is there within N seconds"
     responses={
         200: {"model": InspectionOut, "description": "The inspection has ended"},
         202: {"model": InspectionOut, "description": "Accepted and stored; the result follows at `Location`"},
-        **problem_docs(400, 409, 413, 415, 422, 503, 507),
+        **problem_docs(400, 408, 409, 413, 415, 422, 429, 503, 507),
     },
     openapi_extra={"requestBody": upload.REQUEST_BODY},
 )
@@ -48,15 +49,15 @@ async def post_inspection(
     else 202. A verdict of ERROR or EXPIRED is never a PASS.
     """
     key = upload.idempotency_key(idempotency_key)
-    if key is None:
-        serving.inspector.batcher.check_room()  # refused before the body is read
-    data, metadata = await upload.read(request)
-    accepted = await serving.inspector.accept(data, metadata, key)
+    accepted = await serving.acceptor.accept(lambda: upload.read(request), who, key)
     identifier = accepted.row.id
     asked = upload.preferred_wait_s(prefer)
     wait_s = min(serving.settings.default_wait_s if asked is None else asked, serving.settings.max_wait_s)
-    await serving.inspector.wait(identifier, wait_s)
-    shown = document(await asyncio.to_thread(serving.ledger.get, identifier))
+    await serving.acceptor.wait(identifier, wait_s)
+    try:
+        shown = document(await asyncio.to_thread(serving.ledger.get, identifier))
+    except OperationalError:  # it is accepted all the same, and will be there when the database is
+        shown = document(accepted.row)
     response.headers["Location"] = shown.links.self
     if asked is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s:g}"
@@ -64,8 +65,19 @@ async def post_inspection(
         response.headers["Idempotent-Replayed"] = "true"
     if shown.verdict is None:
         response.status_code = 202
-        response.headers["Retry-After"] = str(max(1, math.ceil(serving.inspector.batcher.expected_wait_s())))
+        expected_s = serving.acceptor.admission.expected_wait_s()
+        response.headers["Retry-After"] = str(max(1, math.ceil(expected_s)))
     return shown
+
+
+@router.post(
+    "/{identifier}/cancel",
+    summary="Stop an unfinished inspection",
+    responses=problem_docs(404, 409, 503),
+)
+async def cancel_inspection(identifier: str, serving: Serving, who: Camera) -> InspectionOut:
+    """It ends as failed: verdict ERROR, error code `cancelled`; the engine drops it at its next step."""
+    return document(await serving.ending.cancel(identifier))
 
 
 @router.get("", summary="Inspections", responses=problem_docs(422, 503))

@@ -28,8 +28,8 @@ async def live() -> Health:
 
 @router.get("/healthz/ready", summary="May images be sent?", responses=problem_docs(503))
 async def ready(serving: Serving) -> Health:
-    """After the warm-up, while the database answers and batches are being formed, until shutdown begins."""
-    if not serving.ready or not serving.inspector.batcher.healthy:
+    """After the warm-up, while the database answers and jobs are taken, until shutdown begins."""
+    if not serving.ready or not serving.runtime.healthy:
         raise InspectionError(503, "not-ready", "the model is not ready to take images", retry_after_s=1)
     await asyncio.to_thread(serving.ledger.ping)
     return Health()

@@ -61,6 +61,10 @@ class Queue(Protocol):
         """
         ...
 
+    def wake(self) -> None:
+        """Let a waiting `take` of this process answer at once, where that can be done."""
+        ...
+
     async def renew(self, lease: Lease) -> None:
         """Start the lease anew; LeaseLost when it is no longer ours."""
         ...

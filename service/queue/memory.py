@@ -32,6 +32,7 @@ class MemoryQueue:
         self._dead: deque[tuple[str, str]] = deque(maxlen=_DEAD_LETTERS)
         self._tokens = count()
         self._arrived = asyncio.Event()
+        self._woken = 0
 
     async def open(self) -> None: ...
 
@@ -47,18 +48,22 @@ class MemoryQueue:
         return True
 
     async def take(self, count: int, wait_s: float) -> list[Lease]:
-        deadline = self._clock() + wait_s
+        deadline, woken = self._clock() + wait_s, self._woken
         while True:
             self._reclaim()
             taken = [self._lend(job) for job in self._next(count)]
             left = deadline - self._clock()
-            if taken or left <= 0:
+            if taken or left <= 0 or woken != self._woken:
                 return taken
             self._arrived.clear()
             try:
                 await asyncio.wait_for(self._arrived.wait(), min(left, self._until_reclaim()))
             except TimeoutError:
                 continue
+
+    def wake(self) -> None:
+        self._woken += 1
+        self._arrived.set()
 
     async def renew(self, lease: Lease) -> None:
         self._held(lease).until = self._clock() + self._lease_s

@@ -111,6 +111,9 @@ class StreamQueue:
                         raise
                     await self.open()
 
+    def wake(self) -> None:
+        """A wait here is left to its end: one cut off could take a job with it until its lease runs out."""
+
     async def renew(self, lease: Lease) -> None:
         if not await self._run(_RENEW, lease):
             raise LeaseLost(lease.id)

@@ -160,7 +160,7 @@ def test_a_bug_is_a_problem_without_details(settings: Settings) -> None:
 
 
 def test_a_broken_database_is_503_and_nothing_is_accepted(client: TestClient, settings: Settings) -> None:
-    client.app.state.services.ledger._database.engine.dispose()
+    client.app.state.services.ledger.database.engine.dispose()
     (settings.data / "inlier.sqlite3").rename(settings.data / "gone")
     for suffix in ("-wal", "-shm"):
         (settings.data / f"inlier.sqlite3{suffix}").unlink(missing_ok=True)

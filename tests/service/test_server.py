@@ -88,7 +88,11 @@ def test_sigterm_under_load_loses_nothing(bundle: Bundle, tmp_path: Path) -> Non
         threads = [threading.Thread(target=load, args=(worker,)) for worker in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(1.5)
+        started = time.monotonic()
+        while (len(accepted) < 6 and not broken and time.monotonic() < started + 60) or (
+            time.monotonic() < started + 1.5
+        ):
+            time.sleep(0.05)
         stopping.set()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0

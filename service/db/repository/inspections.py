@@ -9,6 +9,7 @@ from sqlalchemy import CursorResult, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.db.tables import AttributeRow, InspectionRow
+from service.queue.base import Priority
 
 PENDING = ("queued", "running")
 ATTRIBUTE_TEXT = 256
@@ -40,33 +41,81 @@ def by_idempotency_key(session: Session, key: str) -> InspectionRow | None:
     return session.scalar(select(InspectionRow).where(InspectionRow.idempotency_key == key))
 
 
-def pending(session: Session, *, after: str, until: str, limit: int = 100) -> Sequence[InspectionRow]:
-    """Accepted and unfinished inspections with `after` < id <= `until`, oldest first."""
+def pending(session: Session, *, limit: int) -> Sequence[tuple[str, Priority]]:
+    """(id, priority) of accepted and unfinished inspections, oldest first."""
     query = (
-        select(InspectionRow)
-        .where(InspectionRow.status.in_(PENDING), InspectionRow.id > after, InspectionRow.id <= until)
+        select(InspectionRow.id, InspectionRow.priority)
+        .where(InspectionRow.status.in_(PENDING))
         .order_by(InspectionRow.id)
+        .limit(limit)
+    )
+    return [(identifier, cast(Priority, priority)) for identifier, priority in session.execute(query)]
+
+
+def begin(session: Session, identifiers: Collection[str], worker: str) -> Mapping[str, InspectionRow]:
+    """Count an attempt of `worker` at each; the rows that have not ended, by id."""
+    found = (InspectionRow.id.in_(identifiers), InspectionRow.status.in_(PENDING))
+    now = datetime.now(UTC)
+    session.execute(
+        update(InspectionRow)
+        .where(*found)
+        .values(
+            status="running",
+            attempts=InspectionRow.attempts + 1,
+            worker=worker,
+            started_at=func.coalesce(InspectionRow.started_at, now),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return {row.id: row for row in session.scalars(select(InspectionRow).where(*found))}
+
+
+def give_back(session: Session, identifiers: Collection[str], worker: str) -> None:
+    """running -> queued for what `worker` did not get to; the attempt does not count."""
+    session.execute(
+        update(InspectionRow)
+        .where(
+            InspectionRow.id.in_(identifiers),
+            InspectionRow.status == "running",
+            InspectionRow.worker == worker,
+        )
+        .values(status="queued", attempts=InspectionRow.attempts - 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def attempts(session: Session, identifiers: Collection[str], worker: str) -> Mapping[str, int]:
+    """Those of the inspections that `worker` still has, each with its number of attempts."""
+    query = select(InspectionRow.id, InspectionRow.attempts).where(
+        InspectionRow.id.in_(identifiers),
+        InspectionRow.status.in_(PENDING),
+        InspectionRow.worker == worker,
+    )
+    return {identifier: count for identifier, count in session.execute(query)}
+
+
+def ended(session: Session, identifiers: Collection[str]) -> Sequence[str]:
+    """Those of the inspections that have an end."""
+    query = select(InspectionRow.id).where(
+        InspectionRow.id.in_(identifiers), InspectionRow.status.not_in(PENDING)
+    )
+    return session.scalars(query).all()
+
+
+def overdue(session: Session, now: datetime, *, limit: int = 1000) -> Sequence[str]:
+    """Unfinished inspections whose deadline has passed."""
+    query = (
+        select(InspectionRow.id)
+        .where(InspectionRow.status.in_(PENDING), InspectionRow.deadline_at <= now)
         .limit(limit)
     )
     return session.scalars(query).all()
 
 
-def newest_id(session: Session) -> str | None:
-    """The largest id there is; ids carry their time, but a clock may have been set back since."""
-    return session.scalar(select(func.max(InspectionRow.id)))
-
-
-def start(session: Session, identifiers: Collection[str]) -> None:
-    """queued -> running; rows that are further on are left alone."""
-    session.execute(
-        update(InspectionRow)
-        .where(InspectionRow.id.in_(identifiers), InspectionRow.status == "queued")
-        .values(status="running")
-    )
-
-
 def finish(session: Session, identifier: str, values: Mapping[str, Any]) -> bool:
     """Store the end of an inspection; False if it already had one, which then stands."""
     query = update(InspectionRow).where(InspectionRow.id == identifier, InspectionRow.status.in_(PENDING))
-    result = session.execute(query.values(finished_at=datetime.now(UTC), **values))
+    result = session.execute(
+        query.values(finished_at=datetime.now(UTC), **values).execution_options(synchronize_session=False)
+    )
     return cast(CursorResult[Any], result).rowcount == 1

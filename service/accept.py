@@ -1,0 +1,155 @@
+"""Accepting an image, and waiting for its result.
+
+    bytes -> decode -> image blob and row (committed; only now the client is told) -> queue
+
+The database is the truth: a job that the queue did not take, or lost, is queued again by the sweeper.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import cast
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.decode import Image
+from service.access.principal import Principal
+from service.admission import Admission
+from service.db.tables import InspectionRow
+from service.decode import Decoder
+from service.engine_loader import Model
+from service.engines import EnginePool
+from service.ids import id_time
+from service.ledger import Accepted, Ledger, new_row, request_digest
+from service.metadata import Metadata
+from service.metrics import Metrics
+from service.prepare import Handover, Prepared
+from service.queue.base import Bell, Priority, Queue, QueueUnavailable
+from service.runner import prepare
+
+log = logging.getLogger(__name__)
+_PUT_S = 1.0
+_LOOK_S = 1.0
+Read = Callable[[], Awaitable[tuple[bytes, Metadata]]]
+
+
+class Acceptor:
+    """The front of the pipeline; with a `handover` this process runs what it accepts."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        bell: Bell,
+        ledger: Ledger,
+        engines: EnginePool,
+        decoder: Decoder,
+        admission: Admission,
+        metrics: Metrics,
+        handover: Handover | None,
+    ) -> None:
+        self._queue, self._ledger, self._engines = queue, ledger, engines
+        self._decoder, self._metrics, self._handover = decoder, metrics, handover
+        self.admission = admission
+        self._waiters: dict[str, set[asyncio.Event]] = {}
+        bell.listen(self._heard)
+
+    async def accept(self, read: Read, who: Principal, key: str | None = None) -> Accepted:
+        """Store an image and its row, durably, and set it on its way; `read` receives what was sent.
+
+        Nothing is read of a request that is refused for want of room; one that is repeated needs none.
+        """
+        if key is not None and await asyncio.to_thread(self._ledger.is_known, key):
+            data, metadata = await read()
+            digest = await asyncio.to_thread(request_digest, data, metadata)
+            if (earlier := await asyncio.to_thread(self._ledger.replay, key, digest)) is not None:
+                return Accepted(earlier, replayed=True)
+            raise RuntimeError("an inspection was removed while its request was repeated")
+        with self.admission.place(who) as place:
+            data, metadata = await read()
+            accepted = await self._store(data, metadata, key)
+            if accepted.replayed:
+                return accepted
+            place.keep(accepted.row.id)
+        self._metrics.accepted.inc()
+        await self._enqueue(accepted.row)
+        return accepted
+
+    async def wait(self, identifier: str, seconds: float) -> None:
+        """Return when the inspection has ended, or after `seconds`."""
+        deadline, event = time.monotonic() + seconds, asyncio.Event()
+        self._waiters.setdefault(identifier, set()).add(event)
+        try:
+            while (left_s := deadline - time.monotonic()) > 0:
+                if await self._has_ended(identifier):
+                    return
+                try:
+                    # The bell may be missed, so now and then the database is asked.
+                    await asyncio.wait_for(event.wait(), min(left_s, _LOOK_S))
+                    return
+                except TimeoutError:
+                    continue
+        finally:
+            waiting = self._waiters[identifier]
+            waiting.discard(event)
+            if not waiting:
+                del self._waiters[identifier]
+
+    async def _has_ended(self, identifier: str) -> bool:
+        try:
+            return bool(await asyncio.to_thread(self._ledger.ended, [identifier]))
+        except SQLAlchemyError:
+            return False  # it may answer again before the wait is over
+
+    def _heard(self, identifier: str) -> None:
+        for event in self._waiters.get(identifier, ()):
+            event.set()
+
+    async def _store(self, data: bytes, metadata: Metadata, key: str | None) -> Accepted:
+        started = time.monotonic()
+        profile = self._engines.profile(metadata.recipe, metadata.profile)
+        model = self._engines.serving(metadata.recipe)
+        digest = await asyncio.to_thread(request_digest, data, metadata)
+        image = await self._decoder.decode(data)
+        decode_s = time.monotonic() - started
+        columns = {**model.columns, "profile": profile, "priority": metadata.priority}
+        row = new_row(image, metadata, columns, digest=digest, key=key, image_bytes=len(data))
+        if (budget_ms := self._budget_ms(metadata)) is not None:
+            row.deadline_at = id_time(row.id) + timedelta(milliseconds=budget_ms)
+
+        def commit() -> tuple[Accepted, float]:
+            begun = time.monotonic()
+            return self._ledger.accept(row, data), time.monotonic() - begun
+
+        storing = asyncio.to_thread(commit)
+        if self._handover is None:
+            return (await storing)[0]
+        (accepted, store_s), prepared = await asyncio.gather(
+            storing, self._prepared(model, image, started, {"decode": decode_s})
+        )
+        if prepared is not None and not accepted.replayed:
+            prepared.spent_s["store"] = store_s
+            prepared.ready = time.monotonic()
+            self._handover.give(row.id, prepared)
+        return accepted
+
+    async def _prepared(
+        self, model: Model, image: Image, started: float, spent_s: dict[str, float]
+    ) -> Prepared | None:
+        try:
+            return await prepare(model, image, started, spent_s)
+        except Exception:  # the worker will meet it again, and store it as the inspection's end
+            log.debug("an image could not be prepared", exc_info=True)
+            return None
+
+    def _budget_ms(self, metadata: Metadata) -> int | None:
+        budgets = (self._engines.wish(metadata.recipe).latency_budget_ms, metadata.deadline_ms)
+        return min((budget for budget in budgets if budget is not None), default=None)
+
+    async def _enqueue(self, row: InspectionRow) -> None:
+        try:
+            async with asyncio.timeout(_PUT_S):
+                await self._queue.put(row.id, cast(Priority, row.priority))
+        except (QueueUnavailable, TimeoutError) as error:
+            log.warning("not queued yet, the sweeper will: %s", error, extra={"inspection_id": row.id})

@@ -1,0 +1,80 @@
+"""From a folder to a model that serves: verified, opened, warmed up."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.bundle import Bundle, BundleError, Manifest, load_bundle
+from models.engine import Engine, open_engine
+from service.batching import Batching
+from service.errors import InspectionError, StartupError
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+MakeBatcher = Callable[[Engine], Batching]
+
+
+@dataclass(eq=False)
+class Model:
+    """One bundle in service; without `engine` and `batcher` where no images are run."""
+
+    manifest: Manifest
+    hash: str
+    engine: Engine | None = None
+    batcher: Batching | None = None
+    users: int = 0
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What a row says of the model."""
+        name, version = self.manifest.name, self.manifest.version
+        return {"model_hash": self.hash, "model_name": name, "model_version": version}
+
+
+def verified(path: Path) -> Bundle:
+    """The bundle in a folder, every file compared with its hash; StartupError with the reason."""
+    try:
+        return load_bundle(path)
+    except (BundleError, OSError) as error:
+        # Validation errors span lines; the person at the terminal gets one.
+        raise StartupError(f"the bundle cannot be served: {_line(error)}") from None
+
+
+async def start(bundle: Bundle, settings: Settings, profile: str, make: MakeBatcher | None) -> Model:
+    """A model that serves; without `make` only what is known of it. StartupError if it does not run here."""
+    if make is None:
+        return Model(bundle.manifest, bundle.hash)
+
+    def opened() -> Engine:
+        try:
+            return open_engine(bundle, settings.runtime, settings.device, settings.threads)
+        except Exception as error:  # each runtime has its own for a missing driver or a bad graph
+            flags = f"--runtime {settings.runtime} --device {settings.device}"
+            raise StartupError(f"the model cannot be opened with {flags}: {_line(error)}") from None
+
+    return await adopt(await asyncio.to_thread(opened), settings, profile, make)
+
+
+async def adopt(engine: Engine, settings: Settings, profile: str, make: MakeBatcher) -> Model:
+    """Warm an engine up; StartupError if it fails."""
+    batcher = make(engine)
+    try:
+        await batcher.warm_up(profile)
+    except Exception as error:
+        log.debug("warm-up failed", exc_info=True)
+        await batcher.close()
+        raise StartupError(
+            f"the model does not run with --runtime {settings.runtime}: {_line(error)}"
+        ) from None
+    return Model(engine.manifest, engine.model_hash, engine, batcher)
+
+
+def unusable(error: Exception) -> InspectionError:
+    """Why a bundle was refused, as an answer."""
+    return InspectionError(422, "unusable-bundle", _line(error))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,77 @@
+"""One inspection from its row to the columns of its end.
+
+    blob -> decode -> preprocess -> batcher -> engine -> verdict, maps as blobs
+
+What this process accepted itself is prepared already (`service.prepare.Handover`).
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from models.decode import Image
+from models.samplers import digest_seed
+from service.batching import Job
+from service.conclude import conclude
+from service.db.tables import InspectionRow
+from service.decode import Decoder
+from service.engine_loader import Model
+from service.engines import EnginePool
+from service.ledger import Ledger
+from service.prepare import Handover, Prepared, network_input
+from service.queue.base import Priority
+
+
+class Runner:
+    """Owns what it takes to inspect; knows nothing of queues."""
+
+    def __init__(self, ledger: Ledger, engines: EnginePool, decoder: Decoder, handover: Handover) -> None:
+        self._ledger, self.engines, self._decoder, self.handover = ledger, engines, decoder, handover
+
+    async def inspect(self, row: InspectionRow) -> dict[str, Any]:
+        """The columns of the finished row; raises what went wrong, Cancelled when the engine is closed."""
+        with self.engines.use(row.recipe) as model:
+            assert model.batcher is not None
+            prepared = self.handover.find(row.id)
+            if prepared is None or prepared.model_hash != model.hash:
+                prepared = await self._load(row, model)
+            profile = row.profile
+            if profile not in model.manifest.profiles:  # accepted under another model
+                profile = self.engines.default_profile(row.recipe, model.manifest)
+            waited_s = time.monotonic() - prepared.ready
+            finished = await model.batcher.submit(_job(row, prepared, profile))
+            prepared.spent_s["queue"] = waited_s + finished.queue_s
+            rate = self.engines.wish(row.recipe).audit_rate
+            return await asyncio.to_thread(
+                conclude, self._ledger, row, model, profile, prepared, finished, audit_rate=rate
+            )
+
+    async def _load(self, row: InspectionRow, model: Model) -> Prepared:
+        """The network's input from the stored image."""
+        started = time.monotonic()
+        data = await asyncio.to_thread(self._ledger.blobs.get, row.image_sha256)
+        image = await self._decoder.decode(data)
+        return await prepare(model, image, started, {"decode": time.monotonic() - started})
+
+
+def _job(row: InspectionRow, prepared: Prepared, profile: str) -> Job:
+    deadline = None
+    if row.deadline_at is not None:
+        deadline = time.monotonic() + (row.deadline_at - datetime.now(UTC)).total_seconds()
+    return Job(
+        row.id,
+        prepared.tensor,
+        digest_seed(row.image_sha256),  # the same image gives the same verdict
+        profile,
+        cast(Priority, row.priority),
+        deadline,
+    )
+
+
+async def prepare(model: Model, image: Image, started: float, spent_s: dict[str, float]) -> Prepared:
+    """An image as `model` wants it; `started` (monotonic) is when this process first had it."""
+    begun = time.monotonic()
+    made = await asyncio.to_thread(network_input, image, model.manifest.preprocess)
+    ready = time.monotonic()
+    return Prepared(model.hash, *made, started, ready, {**spent_s, "preprocess": ready - begun})

@@ -1,0 +1,247 @@
+"""The worker: takes leases, runs what they stand for, stores the end, and only then acknowledges.
+
+    lease -> attempt counted (committed) -> runner -> end of the row (committed, with its messages)
+          -> acknowledged
+
+The database decides what is to be done and whose end counts: a job that ended elsewhere, or that another
+worker has begun, is dropped quietly.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from models.samplers import Cancelled
+from service.batching import Expired
+from service.conclude import expired, failed, failure, is_final
+from service.db.tables import InspectionRow
+from service.ending import Ending, NotStored
+from service.ledger import Ledger
+from service.queue.base import Bell, Lease, LeaseLost, Queue, QueueUnavailable
+from service.runner import Runner
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+_TAKE_S = 1.0
+_PAUSE_S = 0.5
+_LOOK_S = 1.0
+
+
+@dataclass(eq=False)
+class _Job:
+    lease: Lease
+    attempt: int  # as the database counts
+    ending: bool = False  # we are storing its end
+    ended: bool = False  # elsewhere
+    task: "asyncio.Task[None]" = field(init=False)
+
+
+class Worker:
+    """Runs inspections in this process, two batches at a time: one in the engine, the next one forming."""
+
+    def __init__(
+        self, queue: Queue, bell: Bell, ledger: Ledger, runner: Runner, ending: Ending, settings: Settings
+    ) -> None:
+        self._queue, self._ledger, self._runner, self._ending = queue, ledger, runner, ending
+        self._most = 2 * settings.batch_size
+        self._max_attempts = settings.max_attempts
+        self._beat_s = settings.lease_s / 3
+        self.name = f"{socket.gethostname()[:96]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._jobs: dict[str, _Job] = {}
+        self._room = asyncio.Event()
+        self._stopping = self._draining = False
+        self._loop: asyncio.Task[None] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
+        bell.listen(self._heard)
+
+    def start(self) -> None:
+        self._loop = asyncio.create_task(self._take(), name="worker")
+        self._keepers = [asyncio.create_task(keep()) for keep in (self._beat, self._look)]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether jobs are taken."""
+        running = self._loop is not None and not self._loop.done()
+        return running and not self._draining and not self._stopping and self._runner.engines.healthy
+
+    async def stop(self, deadline: float, *, drain: bool) -> None:
+        """Finish what runs, and with `drain` what waits, until `deadline` (monotonic).
+
+        What is left then ends with the engines: close them next, and await `end`.
+        """
+        self._draining, self._stopping = drain, not drain
+        self._room.set()
+        self._queue.wake()
+        if self._loop is not None:
+            await asyncio.wait([self._loop], timeout=max(0.0, deadline - time.monotonic()))
+        self._stopping = True
+        self._room.set()
+        tasks = [job.task for job in self._jobs.values()]
+        if tasks:
+            log.info("finishing %d inspections", len(tasks))
+            await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+
+    async def end(self) -> None:
+        """Wait until every job has noticed that the engines are closed, and went back."""
+        if self._loop is not None:
+            await asyncio.gather(self._loop, return_exceptions=True)
+        await asyncio.gather(*(job.task for job in self._jobs.values()), return_exceptions=True)
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    # --- taking ---
+
+    async def _take(self) -> None:
+        while not self._stopping:
+            self._room.clear()
+            room = self._most - len(self._jobs)
+            if room <= 0:
+                await self._room.wait()
+                continue
+            try:
+                leases = await self._queue.take(room, 0.0 if self._draining else _TAKE_S)
+                if leases:
+                    await self._begin(leases)
+                elif self._draining and self._jobs:
+                    await self._room.wait()
+                elif self._draining:
+                    return
+            except QueueUnavailable as error:
+                log.warning("no jobs can be taken for now: %s", error)
+                await asyncio.sleep(_PAUSE_S)
+            except Exception:
+                log.exception("no jobs can be taken for now")
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _begin(self, leases: Sequence[Lease]) -> None:
+        try:
+            rows = await asyncio.to_thread(self._ledger.begin, [lease.id for lease in leases], self.name)
+        except SQLAlchemyError as error:
+            log.warning("no jobs can be begun for now: %s", error)
+            for lease in leases:
+                await _told(self._queue.release(lease))
+            await asyncio.sleep(_PAUSE_S)
+            return
+        for lease in leases:
+            row = rows.get(lease.id)
+            if row is None:  # it has ended already
+                self._runner.handover.forget(lease.id)
+                await _told(self._queue.done(lease))
+                continue
+            if (old := self._jobs.get(lease.id)) is not None:  # the lease was lost, and came back to us
+                old.task.cancel()
+            job = self._jobs[lease.id] = _Job(lease, row.attempts)
+            job.task = asyncio.create_task(self._run(job, row), name=f"inspection {row.id}")
+
+    # --- running ---
+
+    async def _run(self, job: _Job, row: InspectionRow) -> None:
+        try:
+            if row.attempts > self._max_attempts:
+                reason = f"given up: {self._max_attempts} attempts ended with the process that made them"
+                await self._fail(job, failed("too-many-attempts", reason))
+            else:
+                values = await self._runner.inspect(row)
+                job.ending = True
+                await self._ending.finish(row.id, values)
+                await _told(self._queue.done(job.lease))
+        except Expired:
+            with suppress(NotStored):
+                await self._fail(job, expired())
+        except Cancelled:
+            await self._return(job)
+        except asyncio.CancelledError:
+            if job.ended:
+                await _told(self._queue.done(job.lease))
+        except NotStored:
+            pass  # not acknowledged: it comes again when its lease has run out
+        except Exception as error:
+            await self._failed(job, row, error)
+        finally:
+            if self._jobs.get(row.id) is job:
+                del self._jobs[row.id]
+            self._room.set()
+
+    async def _failed(self, job: _Job, row: InspectionRow, error: Exception) -> None:
+        if is_final(error) or row.attempts >= self._max_attempts:
+            log.error("inspection failed", exc_info=error, extra={"inspection_id": row.id})
+            with suppress(NotStored):
+                await self._fail(job, failure(error))
+            return
+        log.warning("attempt %d failed: %r", row.attempts, error, extra={"inspection_id": row.id})
+        if isinstance(error, OperationalError):
+            await asyncio.sleep(_PAUSE_S)
+        await _told(self._queue.release(job.lease))
+
+    async def _fail(self, job: _Job, values: dict[str, str]) -> None:
+        job.ending = True
+        await self._ending.finish(job.lease.id, values)
+        await _told(self._queue.bury(job.lease, values["error_code"]))
+
+    async def _return(self, job: _Job) -> None:
+        """We are stopping: another worker, or this one at its next start, has it at once."""
+        log.info("stopped; it will run again", extra={"inspection_id": job.lease.id})
+        with suppress(SQLAlchemyError):
+            await asyncio.to_thread(self._ledger.give_back, [job.lease.id], self.name)
+        await _told(self._queue.release(job.lease))
+
+    # --- keeping ---
+
+    def _heard(self, identifier: str) -> None:
+        self._runner.handover.forget(identifier)
+        if (job := self._jobs.get(identifier)) is not None:
+            self._drop(job)
+
+    def _drop(self, job: _Job) -> None:
+        """It is not ours any more: it ended elsewhere, or another worker has begun it."""
+        if not job.ending and not job.ended:
+            job.ended = True
+            job.task.cancel()  # its place in the engine is free after the network call that runs
+
+    async def _beat(self) -> None:
+        """Keep the leases of what runs."""
+        while True:
+            await asyncio.sleep(self._beat_s)
+            for job in list(self._jobs.values()):
+                try:
+                    await self._queue.renew(job.lease)
+                except LeaseLost:
+                    log.info("a lease was lost", extra={"inspection_id": job.lease.id})
+                except QueueUnavailable as error:
+                    log.warning("leases cannot be renewed for now: %s", error)
+                    break
+
+    async def _look(self) -> None:
+        """Ask the database what is still ours: the bell may be missed, and a lost lease be taken."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            jobs = list(self._jobs.values())
+            if not jobs:
+                continue
+            try:
+                ours = await asyncio.to_thread(
+                    self._ledger.attempts, [job.lease.id for job in jobs], self.name
+                )
+            except SQLAlchemyError as error:
+                log.warning("cannot see for now which jobs are still ours: %s", error)
+                continue
+            for job in jobs:
+                if ours.get(job.lease.id) != job.attempt:
+                    self._drop(job)
+
+
+async def _told(action: Awaitable[bool]) -> None:
+    """Tell the queue; what it does not hear, the sweeper and the database make good."""
+    try:
+        await action
+    except QueueUnavailable as error:
+        log.debug("the queue was not told: %s", error)
