@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from service.camera.commands import simulate, watch
 from service.commands import guarded, make_folder, options, settings_from
 from service.errors import StartupError
 from service.settings import Settings
@@ -76,6 +77,10 @@ def upgrade(**flags: Any) -> None:
         click.echo("the database is up to date")
 
     guarded(run)
+
+
+cli.add_command(watch)
+cli.add_command(simulate)
 
 
 def main() -> None:

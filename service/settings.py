@@ -1,6 +1,7 @@
 """Everything that can be configured, typed and described once; the only place that reads the environment."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from service.outbox.allow import AllowList
 
 _MAX_PIXELS = 64_000_000
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 class Settings(BaseSettings):
@@ -141,6 +143,21 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The database URL in effect."""
         return self.database_url or f"sqlite:///{(self.data / 'inlier.sqlite3').absolute()}"
+
+
+@dataclass(frozen=True)
+class ClientEnvironment:
+    """Where the clients find a service, and their key."""
+
+    url: str
+    key: str | None
+
+
+def client_environment() -> ClientEnvironment:
+    """INLIER_URL and INLIER_KEY."""
+    return ClientEnvironment(
+        os.environ.get("INLIER_URL") or DEFAULT_URL, os.environ.get("INLIER_KEY") or None
+    )
 
 
 def settings_problem(error: ValidationError) -> str:

@@ -25,6 +25,9 @@ from service.settings import Settings
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
+HANG_UP = 0  # among a receiver's answers: close the connection instead
+
+
 @dataclass
 class Received:
     path: str
@@ -73,6 +76,9 @@ class Receiver:
                 time.sleep(receiver.delay_s)
                 with lock:
                     receiver.at_once -= 1
+                if status == HANG_UP:
+                    self.close_connection = True
+                    return
                 self.send_response(status)
                 for name, value in receiver.headers.items():
                     self.send_header(name, value)
