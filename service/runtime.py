@@ -4,15 +4,12 @@
 """
 
 import asyncio
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,6 +23,7 @@ from service.decode import Decoder
 from service.ending import Ending
 from service.engines import EnginePool
 from service.errors import StartupError
+from service.folder import DataFolder
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.prepare import Handover
@@ -67,12 +65,16 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Ledger:
     """Database and blobs, closed by `stack`; StartupError says what to do."""
     # Threads here mostly wait for the disk; reads must not queue up behind a few slow commits.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_IO_THREADS, "io"))
-    alone, unlock = _lock(settings.data, shared=settings.redis_url is not None)
-    stack.callback(unlock)
+    shared = settings.redis_url is not None
+    folder = await asyncio.to_thread(DataFolder, settings.data, shared=shared)
+    stack.callback(folder.close)
     database = Database(settings.url)
     stack.callback(database.close)
     await asyncio.to_thread(database.migrate)
-    return Ledger(database, _blobs(settings, alone))
+    blobs = await asyncio.to_thread(_blobs, settings, folder.alone)
+    if shared:
+        folder.share()
+    return Ledger(database, blobs)
 
 
 async def open_runtime(
@@ -177,30 +179,3 @@ async def _queue(settings: Settings, stack: AsyncExitStack) -> tuple[Queue, Bell
     except QueueUnavailable as error:
         log.warning("%s; images are accepted all the same, and run once it is there", error)
     return queue, bell
-
-
-def _lock(folder: Path, *, shared: bool) -> tuple[bool, Callable[[], None]]:
-    """Hold the data folder until the answer's second is called; the first: nobody else does.
-
-    Not `shared`, two services would both run what was left. Shared, the first one may tidy up.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StartupError(
-            f"the data folder {folder} cannot be written ({error.strerror}); see --data"
-        ) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True, lambda: os.close(descriptor)
-    except OSError:
-        pass
-    try:
-        if not shared:
-            raise BlockingIOError
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise StartupError(f"another inlier-service uses the data folder {folder}; see --data") from None
-    return False, lambda: os.close(descriptor)
