@@ -9,10 +9,10 @@ GOAL   := $(or $(firstword $(MAKECMDGOALS)),help)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo venv test slow browser lint types format check clean
+.PHONY: help demo venv test slow browser lint types format check bench-batching clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 23
 
 demo: $(VENV)/.for-running ## train on made-up parts, serve, inspect; Ctrl-C stops it (EXIT=1: ends by itself)
 	@$(PY) deploy/demo/run.py $(if $(filter-out 0,$(EXIT)),--exit)
@@ -41,8 +41,11 @@ format: $(VENV)/.for-developing ## let ruff rewrite what it can
 
 check: lint types test ## lint, types and test
 
+bench-batching: $(VENV)/.for-developing ## continuous and static batching under load, some minutes
+	$(PY) deploy/bench/batching.py
+
 clean: ## remove the environment, the demo and every cache
-	rm -rf $(VENV) .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp per set of dependencies, so pip runs only when a file that decides about it has changed.

@@ -73,7 +73,7 @@ class Metrics:
         )
         self.batch_size = Histogram(
             "inlier_batch_size",
-            "Images in one engine call.",
+            "Images in progress at an engine call.",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
             registry=self.registry,
         )
