@@ -9,6 +9,7 @@ it was due to arrive, and is given in multiples of a lone request's.
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -169,7 +170,9 @@ def small_bundle(folder: Path) -> Path:
 
 
 def tool(*words: object) -> None:
-    subprocess.run([str(BIN / "inlier-trainer"), *map(str, words)], check=True, stdout=sys.stderr)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # a tiny network: threads would wait for each other
+    command = [str(BIN / "inlier-trainer"), *map(str, words)]
+    subprocess.run(command, check=True, stdout=sys.stderr, env=one_thread)
 
 
 def main() -> None:
@@ -182,11 +185,12 @@ def main() -> None:
     parser.add_argument("--call-ms", type=float, default=10.0, help="of the stand-in, per call")
     parser.add_argument("--row-ms", type=float, default=0.3, help="of the stand-in, per image in the call")
     parser.add_argument("--threads", type=int, default=1, help="of the network on the CPU")
+    parser.add_argument("--cpu-only", action="store_true", help="leave the stand-in out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     asked = parser.parse_args()
     bundle = load_bundle(asked.bundle or small_bundle(ROOT / ".bench"))
-    engines = {
+    engines: dict[str, Engine] = {
         f"stand-in, {asked.call_ms:g} + {asked.row_ms:g} ms an image": stand_in(
             bundle, asked.call_ms, asked.row_ms
         ),
@@ -194,6 +198,8 @@ def main() -> None:
     }
     runs: list[Run] = []
     for device, engine in engines.items():
+        if asked.cpu_only and device != "this CPU":
+            continue
         bench = Bench(device, engine, asked.profile, asked.slots)
         runs += asyncio.run(measure(bench, asked.loads, asked.images, asked.seed))
     if asked.json is not None:
