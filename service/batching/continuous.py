@@ -87,6 +87,8 @@ class ContinuousBatcher(Batcher):
 
         A long chain repeats one and the same network call, so it is left after a few seconds.
         """
+        if self._ended:
+            raise Cancelled("the service is stopping")
         ran: Future[None] = Future()
         with self._changed:
             self._errands.append((lambda: self._rehearse(profile), ran))
@@ -124,9 +126,9 @@ class ContinuousBatcher(Batcher):
         with self._changed:
             while not (self._errands or self._lanes or self._running or self._closing):
                 self._changed.wait()
-            errands, self._errands = self._errands, []
             if self._abort.is_set():
                 return False
+            errands, self._errands = self._errands, []
             self._drop_unwanted()
             self._fill()
         for errand, ran in errands:
@@ -238,6 +240,8 @@ def _over(deadline: float) -> bool:
 
 
 def _run_errand(errand: Callable[[], None], ran: "Future[None]") -> None:
+    if not ran.set_running_or_notify_cancel():
+        return
     try:
         errand()
     except Exception as error:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.samplers import Cancelled
 from service.batching import Expired, Finished, Job
 from tests.service.batching.engines import StepEngine, image, running
 
@@ -172,6 +173,27 @@ def test_an_engine_that_fails_as_a_whole_fails_who_was_in_it_and_goes_on() -> No
             assert batcher.healthy
 
     asyncio.run(run())
+
+
+def test_a_warm_up_that_is_given_up_harms_nobody() -> None:
+    engine = StepEngine()
+    engine.go.clear()
+
+    async def run() -> None:
+        async with running("continuous", engine) as batcher:
+            busy = start(batcher.submit(job(1, "fast")))
+            await until(lambda: engine.masks != {})
+            rehearsal = asyncio.create_task(batcher.warm_up("fast"))
+            await asyncio.sleep(0.01)
+            rehearsal.cancel()
+            engine.go.set()
+            assert (await busy).result.score == 1
+            assert (await batcher.submit(job(2))).result.score == 2
+        with pytest.raises(Cancelled):
+            await asyncio.wait_for(batcher.warm_up("fast"), 5)
+
+    asyncio.run(run())
+    assert 128 not in engine.spent  # the value of a blank image
 
 
 def test_slots_are_filled_at_saturation() -> None:
