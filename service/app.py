@@ -1,5 +1,6 @@
 """The ASGI app: what is opened at start, in which order, and how it is closed."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -8,14 +9,17 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from models.engine import Engine
-from service.api import artifacts, inspections, operations, webhooks
+from service.access.access import Access
+from service.access.gate import Gate
+from service.access.hosts import KnownHosts, allowed_hosts
+from service.api import artifacts, audit, inspections, keys, operations, session, users, webhooks
 from service.api.deps import Services
 from service.errors import install_handlers
 from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestContext
 from service.outbox.dispatcher import Dispatcher
 from service.outbox.senders import Senders
-from service.review import pages
+from service.review import pages, signin
 from service.runtime import open_runtime, open_store
 from service.settings import Settings
 
@@ -31,12 +35,16 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             ledger = await open_store(settings, stack)
+            access = Access(ledger.database, settings)
+            stack.push_async_callback(access.close)
             outbox = Dispatcher(ledger.database, settings, metrics, Senders(settings))
             stack.push_async_callback(outbox.close)
             runs = bool(settings.workers_inside)
             runtime = await open_runtime(settings, metrics, stack, ledger, engine, runs=runs)
+            await asyncio.to_thread(access.greet, ledger.database)
             outbox.start()
-            app.state.services = Services(settings, runtime, metrics, outbox, pages.environment(), ready=True)
+            services = Services(settings, runtime, metrics, outbox, pages.environment(), access, ready=True)
+            app.state.services = services
             metrics.ready.set(1)
             yield
             app.state.services.ready = False
@@ -49,15 +57,18 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,  # ours declares who may read it
         # A path is right or it is not; a redirect would drop the body of a POST.
         redirect_slashes=False,
     )
-    for module in (inspections, artifacts, webhooks, operations, pages):
+    for module in (inspections, artifacts, webhooks, keys, users, session, audit, operations, pages, signin):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=pages.FOLDER / "static"), name="static")
     install_handlers(app)
     operations.describe_api(app)
+    app.add_middleware(Gate)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(KnownHosts, hosts=allowed_hosts(settings.allowed_hosts, settings.host))
     app.add_middleware(RequestContext, metrics=metrics)  # added last: outermost
     return app
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from service.access.keys_cli import keys
+from service.access.users_cli import users
 from service.camera.commands import simulate, watch
 from service.commands import guarded, make_folder, options, settings_from
 from service.errors import StartupError
@@ -81,6 +83,8 @@ def upgrade(**flags: Any) -> None:
 
 cli.add_command(watch)
 cli.add_command(simulate)
+cli.add_command(keys)
+cli.add_command(users)
 
 
 def main() -> None:
@@ -151,6 +155,8 @@ async def _run(app: Any, settings: Settings, listener: socket.socket, stop: _Sto
         lifespan="off",  # entered here, so that a failed start is one line and not a traceback
         log_config=None,
         access_log=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
         server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
     )

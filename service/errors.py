@@ -2,7 +2,7 @@
 
 import errno
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -32,6 +32,7 @@ class InspectionError(Exception):
         *,
         retry_after_s: float | None = None,
         extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -39,6 +40,7 @@ class InspectionError(Exception):
         self.detail = detail
         self.retry_after_s = retry_after_s
         self.extra = dict(extra or {})
+        self.headers = dict(headers or {})
 
 
 class Problem(BaseModel):
@@ -70,7 +72,7 @@ def problem(scope: Mapping[str, Any], error: InspectionError) -> ProblemResponse
         "request_id": scope.get("state", {}).get("request_id", ""),
         **error.extra,
     }
-    headers = {"Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store", **error.headers}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     scope.get("state", {})["problem_code"] = error.code
@@ -98,26 +100,22 @@ async def _inspection_error(request: Request, error: Exception) -> ProblemRespon
     return problem(request.scope, as_inspection_error(error))
 
 
+def not_found(path: str) -> InspectionError:
+    return InspectionError(404, "not-found", f"nothing is at {path}; the calls are listed at /docs")
+
+
+def wrong_method(method: str, path: str, allowed: Iterable[str]) -> InspectionError:
+    headers = {"Allow": ", ".join(sorted(allowed))}
+    return InspectionError(405, "method-not-allowed", f"{method} is not possible at {path}", headers=headers)
+
+
 async def _http_exception(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    detail = {
-        404: f"nothing is at {request.url.path}; the calls are listed at /docs",
-        405: f"{request.method} is not possible at {request.url.path}",
-    }.get(error.status_code, str(error.detail))
-    response = problem(
-        request.scope, InspectionError(error.status_code, phrase.lower().replace(" ", "-"), detail)
-    )
-    response.headers.update(error.headers or {})
-    if error.status_code == 405 and (methods := _methods(request)):
-        response.headers["Allow"] = ", ".join(methods)
-    return response
-
-
-def _methods(request: Request) -> list[str]:
-    """What is possible at the request's path: each method of a path has a route of its own."""
-    path = getattr(request.scope.get("route"), "path", "")
-    return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, {}))
+    if error.status_code == 404:
+        return problem(request.scope, not_found(request.url.path))
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    known = InspectionError(error.status_code, code, str(error.detail), headers=error.headers)
+    return problem(request.scope, known)
 
 
 def validation_error(items: list[dict[str, Any]]) -> InspectionError:

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InspectionError, as_inspection_error, problem
-from service.logs import request_id
+from service.logs import address, request_id
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,11 @@ SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "same-origin"),
     ("X-Frame-Options", "DENY"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
 )
+_HTTPS_ONLY = "max-age=31536000"
 
 
 class RequestContext:
@@ -44,6 +48,7 @@ class RequestContext:
         identifier = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = identifier
         token, status, started = request_id.set(identifier), 0, time.monotonic()
+        came_from = address.set(scope["client"][0] if scope.get("client") else "")
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -53,6 +58,8 @@ class RequestContext:
                 headers["X-Request-ID"] = identifier
                 for name, value in SECURITY_HEADERS:
                     headers.setdefault(name, value)
+                if scope["scheme"] == "https":
+                    headers.setdefault("Strict-Transport-Security", _HTTPS_ONLY)
             await send(message)
 
         try:
@@ -69,6 +76,7 @@ class RequestContext:
         finally:
             self._record(scope, status, time.monotonic() - started)
             request_id.reset(token)
+            address.reset(came_from)
 
     def _record(self, scope: Scope, status: int, spent_s: float) -> None:
         # The template of the route, never the path: paths carry ids.

@@ -108,6 +108,33 @@ class Settings(BaseSettings):
     sink_keep_days: float = Field(
         default=7.0, ge=0, le=3650, description="how long delivered messages stay listed"
     )
+    auth: Literal["required", "off"] = Field(
+        default="required", description="`off` lets anybody do everything; only while listening on loopback"
+    )
+    allowed_hosts: str | None = Field(
+        default=None,
+        description="names to answer to, with commas [default: loopback names on loopback, else all]",
+    )
+    forwarded_allow_ips: str | None = Field(
+        default=None, description="addresses of reverse proxies whose X-Forwarded headers count, with commas"
+    )
+    sign_in_over_http: bool = Field(
+        default=False, description="let people sign in over plain http from other machines"
+    )
+    session_hours: float = Field(default=12.0, gt=0, le=720, description="longest time signed in")
+    session_idle_minutes: float = Field(
+        default=60.0, ge=2, le=43_200, description="time without a request after which a session ends"
+    )
+    public_metrics: bool = Field(default=False, description="answer /metrics without a key")
+    rate_limit_per_s: float = Field(
+        default=500.0, ge=0, description="requests of one key, person or address; 0 for no limit"
+    )
+    failures_per_minute: float = Field(
+        default=120.0, ge=0, description="requests of one address without a valid key; 0 for no limit"
+    )
+    signins_per_minute: float = Field(
+        default=10.0, ge=0, description="sign-ins that one address may try; 0 for no limit"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe level that is logged"
     )

@@ -9,6 +9,7 @@ a hash of the code and recipe that made them. Imports nothing of the trainer or 
 import argparse
 import fcntl
 import hashlib
+import secrets
 import shutil
 import signal
 import socket
@@ -106,17 +107,19 @@ def inspect_all(bundle: Path, data: Path, folder: Path, leave: bool) -> int:
     started = time.monotonic()
     images = test_images(data)
     step(3, "the service, on SQLite and its in-process queue")
-    with service(bundle, folder) as url:
+    with service(bundle, folder) as (url, key, password):
         console.print(f"   ready at {url}")
         step(4, "the test images, posted one by one")
-        results = [inspect(url, image) for image in bar(images, "inspecting")]
+        results = [inspect(url, key, image) for image in bar(images, "inspecting")]
         print_table(results)
         print_summary(results)
         check_database(folder / "data" / "inlier.sqlite3", results)
         spent_s = time.monotonic() - started
         console.print(f"\nserved and inspected in {spent_s:.0f} s; the most suspicious part, to look at:")
         worst = max(results, key=lambda result: result.answer["score"]["raw"])
-        console.print(f"[bold]{url}{worst.answer['links']['page']}[/]")
+        link = tell("users", "link", "demo", "--data", folder / "data")
+        console.print(f"[bold]{url}{link}&next={worst.answer['links']['page']}[/]")
+        console.print(f"The link signs you in once; later sign in as demo with the password {password}")
         if not leave:
             wait_for_interrupt()
     if not leave:
@@ -140,11 +143,23 @@ def tool(name: str, *arguments: object, publish: Path | None = None) -> None:
         partial.rename(publish)
 
 
+def tell(*arguments: object, stdin: str = "") -> str:
+    """The last line that a command of the service prints."""
+    command = [str(BIN / "inlier-service"), *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True)
+    if done.returncode:
+        raise DemoError(f"`{' '.join(command)}` ended with status {done.returncode}: {done.stderr.strip()}")
+    return done.stdout.splitlines()[-1]
+
+
 @contextmanager
-def service(bundle: Path, folder: Path) -> Iterator[str]:
-    """A running, ready service with an empty database; stopped by SIGTERM on the way out."""
+def service(bundle: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
+    """A ready service on an empty database -> its address, a camera's key, and demo's password."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    key = tell("keys", "create", "demo-camera", "--scope", "camera", "--data", folder / "data")
+    password = secrets.token_urlsafe(12)
+    tell("users", "add", "demo", "--role", "admin", "--data", folder / "data", stdin=password)
     port, log = free_port(8000), folder / "service.log"
     command = [BIN / "inlier-service", "serve", "--bundle", bundle, "--data", folder / "data", "--port", port]
     with log.open("wb") as output:
@@ -155,7 +170,7 @@ def service(bundle: Path, folder: Path) -> Iterator[str]:
         try:
             url = f"http://127.0.0.1:{port}"
             wait_until_ready(process, url, log)
-            yield url
+            yield url, key, password
         finally:
             process.terminate()
             try:
@@ -188,10 +203,11 @@ def test_images(data: Path) -> list[Path]:
     return images
 
 
-def inspect(url: str, image: Path) -> Inspected:
+def inspect(url: str, key: str, image: Path) -> Inspected:
     """Post one image, wait for its verdict, fetch its map."""
     truth, body = image.parent.name, image.read_bytes()
-    headers = {"Content-Type": "application/octet-stream", "Prefer": "wait=30"}
+    camera = {"Authorization": f"Bearer {key}"}
+    headers = {**camera, "Content-Type": "application/octet-stream", "Prefer": "wait=30"}
     try:
         sent = time.monotonic()
         response = httpx.post(
@@ -205,7 +221,9 @@ def inspect(url: str, image: Path) -> Inspected:
         answer = response.json()
         if response.status_code != 200 or answer.get("verdict") not in ("PASS", "REVIEW", "REJECT"):
             raise DemoError(f"{image.name}: no verdict, but {response.status_code} {response.text}")
-        heatmap = httpx.get(f"{url}/v1/inspections/{answer['id']}/heatmap?format=raw", timeout=60)
+        heatmap = httpx.get(
+            f"{url}/v1/inspections/{answer['id']}/heatmap?format=raw", headers=camera, timeout=60
+        )
         heatmap.raise_for_status()
     except httpx.HTTPError as error:
         raise DemoError(f"{image.name}: {error!r}") from None

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from models.decode import decode
 from service import render
+from service.access.principal import Camera
 from service.api.deps import Services, Serving
 from service.blobs import BlobMissing
 from service.db.tables import InspectionRow
@@ -77,6 +78,7 @@ def _difference(serving: Services, identifier: str) -> Response:
 async def get_image(
     identifier: str,
     serving: Serving,
+    who: Camera,
     size: Annotated[
         int | None, Query(ge=16, le=2048, description="longest side of a JPEG preview, px")
     ] = None,
@@ -89,6 +91,7 @@ async def get_image(
 async def get_heatmap(
     identifier: str,
     serving: Serving,
+    who: Camera,
     format: Annotated[
         Literal["colour", "raw"], Query(description="`raw`: 16-bit gray, map value = count x scale")
     ] = "colour",
@@ -98,13 +101,13 @@ async def get_heatmap(
 
 
 @router.get("/reconstruction", summary="What a good part would look like", responses=_docs("image/png"))
-async def get_reconstruction(identifier: str, serving: Serving) -> Response:
+async def get_reconstruction(identifier: str, serving: Serving, who: Camera) -> Response:
     """The network's reconstruction, at its resolution."""
     _, png = await asyncio.to_thread(_reconstruction, serving, identifier)
     return _picture(png, render.PNG)
 
 
 @router.get("/difference", summary="Image minus reconstruction", responses=_docs("image/png"))
-async def get_difference(identifier: str, serving: Serving) -> Response:
+async def get_difference(identifier: str, serving: Serving, who: Camera) -> Response:
     """Absolute difference, mean over channels, four times amplified, at the network's resolution."""
     return await asyncio.to_thread(_difference, serving, identifier)

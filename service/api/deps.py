@@ -1,13 +1,16 @@
 """What the routers work with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
 from models.bundle import Manifest
 from service.accept import Acceptor
+from service.access.access import Access
 from service.db.session import Database
 from service.ending import Ending
 from service.engines import EnginePool
@@ -27,6 +30,7 @@ class Services:
     metrics: Metrics
     outbox: Dispatcher
     pages: Environment
+    access: Access
     ready: bool = False
 
     @property
@@ -61,3 +65,17 @@ def services(request: Request) -> Services:
 
 
 Serving = Annotated[Services, Depends(services)]
+
+
+def page(
+    request: Request,
+    template: str,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    **values: object,
+) -> HTMLResponse:
+    """A rendered page; the template also sees `who` asks (or none) and the `csrf` of its forms."""
+    state, serving = request.state, services(request)
+    who, csrf = getattr(state, "principal", None), getattr(state, "csrf", None)
+    html = serving.pages.get_template(template).render(who=who, csrf=csrf, model=serving.manifest, **values)
+    return HTMLResponse(html, status, {"Cache-Control": "no-store", **(headers or {})})

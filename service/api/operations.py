@@ -5,11 +5,13 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
-from service.api.deps import Serving
+from service.access.principal import Camera
+from service.access.routes import declarations
+from service.api.deps import Serving, page
 from service.errors import InspectionError, Problem, problem_docs
 from service.metadata import Metadata
 
@@ -41,17 +43,21 @@ async def ready(serving: Serving) -> Health:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(serving: Serving) -> Response:
+async def metrics(serving: Serving, who: Camera) -> Response:
     """In the Prometheus text format."""
     return Response(generate_latest(serving.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/docs", include_in_schema=False)
-async def docs(request: Request, serving: Serving) -> HTMLResponse:
+async def docs(request: Request, who: Camera) -> HTMLResponse:
     # Rendered here and not by a script from a CDN: the service runs where there is no internet.
     schema = request.app.openapi()
-    page = serving.pages.get_template("docs.html").render(api=schema, operations=_operations(schema))
-    return HTMLResponse(page)
+    return page(request, "docs.html", api=schema, operations=_operations(schema))
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request, who: Camera) -> JSONResponse:
+    return JSONResponse(request.app.openapi())
 
 
 def _operations(schema: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -81,9 +87,31 @@ def describe_api(app: FastAPI) -> None:
                 for operation in methods.values():
                     if "422" in operation["responses"]:
                         operation["responses"]["422"] = problem_docs(422)[422]
+            _describe_access(app, schema)
             schemas.pop("HTTPValidationError", None)
             schemas.pop("ValidationError", None)
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _describe_access(app: FastAPI, schema: dict[str, Any]) -> None:
+    """Say of every operation which scope it needs, and how it is refused."""
+    schema["components"]["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": "an API key, `inl_...`"},
+        "session": {"type": "apiKey", "in": "cookie", "name": "__Host-inlier"},
+    }
+    for route in declarations(app):
+        for method in route.methods:
+            operation = schema["paths"].get(route.path, {}).get(method.lower())
+            if operation is None:
+                continue
+            refusals = problem_docs(429)
+            if route.scope == "public":
+                operation["security"] = []
+            else:
+                operation["security"] = [{"key": []}, {"session": []}]
+                operation["x-inlier-scope"] = route.scope
+                refusals = problem_docs(401, 403, 429)
+            operation["responses"].update({str(status): value for status, value in refusals.items()})

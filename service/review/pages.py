@@ -12,7 +12,8 @@ from markupsafe import Markup, escape
 from pydantic import ValidationError
 
 from service import render
-from service.api.deps import Serving
+from service.access.principal import Operator
+from service.api.deps import Serving, page
 from service.api.filters import ListQuery
 from service.api.schemas import InspectionOut, document
 from service.errors import InspectionError, validation_error
@@ -47,39 +48,35 @@ def code(text: str) -> Markup:
 
 
 @router.get("/")
-async def home() -> RedirectResponse:
+async def home(who: Operator) -> RedirectResponse:
     return RedirectResponse("/inspections", 307)
 
 
 @router.get("/inspections")
-async def inspections(request: Request, serving: Serving) -> HTMLResponse:
+async def inspections(request: Request, serving: Serving, who: Operator) -> HTMLResponse:
     """The newest inspections as a contact sheet."""
     query = _query(request)
     limit = min(query.limit, _PAGE)
-    page = await asyncio.to_thread(serving.ledger.page, query.filter(), limit, query.position(), query.order)
-    html = serving.pages.get_template("list.html").render(
-        items=[document(row) for row in page.rows],
-        following=query.address("/inspections", page.next) if page.next else None,
+    found = await asyncio.to_thread(serving.ledger.page, query.filter(), limit, query.position(), query.order)
+    return page(
+        request,
+        "list.html",
+        items=[document(row) for row in found.rows],
+        following=query.address("/inspections", found.next) if found.next else None,
         query=query,
-        model=serving.manifest,
         filtered=query.filters_something,
     )
-    return HTMLResponse(html)
 
 
 @router.get("/inspections/{identifier}")
-async def inspection(identifier: str, serving: Serving) -> HTMLResponse:
+async def inspection(request: Request, identifier: str, serving: Serving, who: Operator) -> HTMLResponse:
     """One inspection: image, reconstruction, heatmap and why the verdict is what it is."""
     try:
         row = await asyncio.to_thread(serving.ledger.get, identifier)
     except InspectionError as error:
-        html = serving.pages.get_template("missing.html").render(detail=error.detail, model=serving.manifest)
-        return HTMLResponse(html, 404)
+        return page(request, "missing.html", 404, detail=error.detail)
     shown = document(row)
-    html = serving.pages.get_template("inspection.html").render(
-        item=shown, gauge=gauge(shown), stages=_STAGES, model=serving.manifest
-    )
-    return HTMLResponse(html)
+    return page(request, "inspection.html", item=shown, gauge=gauge(shown), stages=_STAGES)
 
 
 def _query(request: Request) -> ListQuery:
@@ -111,5 +108,5 @@ def gauge(item: InspectionOut) -> dict[str, Any] | None:
 
 
 @router.get("/legend.png")
-async def legend() -> Response:
+async def legend(who: Operator) -> Response:
     return Response(render.legend(), media_type=render.PNG, headers={"Cache-Control": "max-age=86400"})

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.line import RECIPE, Line, serving, tool
+from tests.e2e.line import RECIPE, Line, new_key, serving, tool
 
 
 @pytest.fixture(scope="session")
@@ -17,4 +17,6 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
         *("--out", work / "run", "--steps", 30, "--device", "cpu"),
     )
     with serving(work / "run/bundle", work / "service") as url:
-        yield Line(work / "parts", work / "run/bundle", work / "service", url)
+        yield Line(
+            work / "parts", work / "run/bundle", work / "service", url, new_key(work / "service", "line")
+        )

@@ -13,6 +13,8 @@ import httpx
 BIN = Path(sys.executable).parent
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
+USER = ("eva", "--role", "admin")
+PASSWORD = "a password of several words"
 
 # Small enough for seconds; what is trained here is not expected to find anything.
 RECIPE = """
@@ -37,11 +39,18 @@ timesteps = [50, 100]
 """
 
 
-def tool(name: str, *arguments: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
+def tool(name: str, *arguments: object, expect: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run one of our commands as a user would and check its exit status."""
-    run = subprocess.run([str(BIN / name), *map(str, arguments)], capture_output=True, text=True, timeout=240)
+    command = [str(BIN / name), *map(str, arguments)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=240, input=stdin)
     assert run.returncode == expect, f"{run.args}\n{run.stdout}\n{run.stderr}"
     return run
+
+
+def new_key(data: Path, name: str, scope: str = "admin") -> dict[str, str]:
+    """The header of a new key for the service on this folder."""
+    made = tool("inlier-service", "keys", "create", name, "--scope", scope, "--data", data)
+    return {"Authorization": f"Bearer {made.stdout.splitlines()[-1]}"}
 
 
 @contextmanager
@@ -49,6 +58,7 @@ def serving(bundle: Path, data: Path) -> Iterator[str]:
     """A service on a free port -> its address; asserts that SIGTERM ends it with status 0."""
     data.mkdir(parents=True, exist_ok=True)
     log = data.with_name(data.name + ".log")
+    tool("inlier-service", "users", "add", *USER, "--data", data, stdin=PASSWORD)
     command = [BIN / "inlier-service", "serve", "--bundle", bundle, "--data", data, "--port", 0]
     with log.open("wb") as output:
         process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output)
@@ -82,9 +92,13 @@ class Line:
     bundle: Path
     data: Path  # the service's folder
     url: str
+    key: dict[str, str]
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", headers=self.key, timeout=60)
 
     def post(self, image: Path, **query: str) -> httpx.Response:
-        headers = {"Content-Type": "image/png", "Prefer": "wait=30"}
+        headers = {**self.key, "Content-Type": "image/png", "Prefer": "wait=30"}
         return httpx.post(
             f"{self.url}/v1/inspections",
             content=image.read_bytes(),

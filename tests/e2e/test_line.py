@@ -77,15 +77,15 @@ def test_the_same_image_gives_the_same_verdict(line: Line) -> None:
 def test_pictures_of_an_inspection(line: Line) -> None:
     image = sorted(line.parts.glob("test/chip/*.png"))[0]
     answer = line.post(image).json()
-    base = f"{line.url}/v1/inspections/{answer['id']}"
-    assert httpx.get(f"{base}/image").content == image.read_bytes()
+    base = f"/v1/inspections/{answer['id']}"
+    assert line.get(f"{base}/image").content == image.read_bytes()
     for name in ("reconstruction", "heatmap"):
         picture = cv2.imdecode(
-            np.frombuffer(httpx.get(f"{base}/{name}").content, np.uint8), cv2.IMREAD_UNCHANGED
+            np.frombuffer(line.get(f"{base}/{name}").content, np.uint8), cv2.IMREAD_UNCHANGED
         )
         assert picture.size > 0, name
     raw = cv2.imdecode(
-        np.frombuffer(httpx.get(f"{base}/heatmap?format=raw").content, np.uint8), cv2.IMREAD_UNCHANGED
+        np.frombuffer(line.get(f"{base}/heatmap?format=raw").content, np.uint8), cv2.IMREAD_UNCHANGED
     )
     assert raw.dtype == np.uint16
     assert raw.max() == 65535
@@ -93,7 +93,9 @@ def test_pictures_of_an_inspection(line: Line) -> None:
 
 def test_damaged_image_is_a_problem_and_never_a_pass(line: Line) -> None:
     image = sorted(line.parts.glob("test/good/*.png"))[0]
-    response = httpx.post(f"{line.url}/v1/inspections", content=image.read_bytes()[:200], timeout=60)
+    response = httpx.post(
+        f"{line.url}/v1/inspections", content=image.read_bytes()[:200], headers=line.key, timeout=60
+    )
     assert response.status_code == 422
     assert response.headers["content-type"].startswith("application/problem+json")
     assert "PASS" not in response.text

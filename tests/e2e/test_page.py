@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.e2e.line import Line
+from tests.e2e.line import PASSWORD, USER, Line
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
@@ -82,7 +82,11 @@ def result(request: pytest.FixtureRequest, browser: Browser, line: Line) -> Iter
     answer = line.post(image, serial="<b>&'\"", station="cam 1").json()
     context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=request.param)
     watched = Watched(context.new_page())
-    watched.page.goto(line.url + answer["links"]["page"], wait_until="networkidle")
+    watched.page.goto(line.url + answer["links"]["page"])
+    watched.page.get_by_label("Name").fill(USER[0])
+    watched.page.get_by_label("Password").fill(PASSWORD)
+    watched.page.get_by_role("button", name="Sign in").click()
+    watched.page.wait_for_url(line.url + answer["links"]["page"], wait_until="networkidle")
     yield watched
     context.close()
 

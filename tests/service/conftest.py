@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +14,12 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from models.bundle import FILES, Bundle, Manifest
-from models.engine import RawMap
+from models.engine import Engine, RawMap
+from service.access.principal import SYSTEM, Scope
 from service.app import create_app
+from service.db.repository import keys
 from service.db.session import Database
+from service.ids import new_id
 from service.settings import Settings
 from tests.service.postgres import PrivatePostgres, private_postgres
 
@@ -125,7 +129,37 @@ class PixelEngine:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data=tmp_path / "data", log_level="warning", shutdown_grace_s=5, decode_processes=0)
+    """What tests run on; `client` and `real` ask for keys, a test client of your own gets on without."""
+    return Settings(
+        data=tmp_path / "data",
+        log_level="warning",
+        shutdown_grace_s=5,
+        decode_processes=0,
+        auth="off",
+        allowed_hosts="testserver,test,127.0.0.1",
+    )
+
+
+def make_key(settings: Settings, scope: Scope = "admin", name: str = "") -> dict[str, str]:
+    """The header of a new key, made as the command line makes it, also while the service runs."""
+    settings.data.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.url)
+    try:
+        database.migrate()
+        with database.write() as session:
+            _, key = keys.create(session, SYSTEM, name or f"test-{new_id()}", scope)
+            return {"Authorization": f"Bearer {key}"}
+    finally:
+        database.close()
+
+
+@contextmanager
+def connected(settings: Settings, engine: Engine | None = None) -> Iterator[TestClient]:
+    """The service with `auth` required, and a client with an admin's key."""
+    locked = settings.model_copy(update={"auth": "required"})
+    headers = make_key(locked)
+    with TestClient(create_app(locked, engine), headers=headers) as client:
+        yield client
 
 
 @pytest.fixture
@@ -135,7 +169,7 @@ def engine() -> PixelEngine:
 
 @pytest.fixture
 def client(settings: Settings, engine: PixelEngine) -> Iterator[TestClient]:
-    with TestClient(create_app(settings, engine)) as client:
+    with connected(settings, engine) as client:
         yield client
 
 
@@ -143,7 +177,7 @@ def client(settings: Settings, engine: PixelEngine) -> Iterator[TestClient]:
 def real(settings: Settings, bundle: Bundle) -> Iterator[TestClient]:
     """The service on the real bundle under ONNX Runtime."""
     served = settings.model_copy(update={"bundle": bundle.path, "threads": 1})
-    with TestClient(create_app(served)) as client:
+    with connected(served) as client:
         yield client
 
 

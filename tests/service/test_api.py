@@ -11,11 +11,12 @@ from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
+from service.access.principal import Camera
 from service.app import create_app
 from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.settings import Settings
-from tests.service.conftest import PixelEngine, flat
+from tests.service.conftest import PixelEngine, connected, flat
 
 PNG = {"Content-Type": "image/png"}
 WAIT = {**PNG, "Prefer": "wait=30"}
@@ -150,7 +151,7 @@ def test_a_bug_is_a_problem_without_details(settings: Settings) -> None:
     app = create_app(settings, PixelEngine())
 
     @app.get("/bug")
-    async def bug() -> None:
+    async def bug(who: Camera) -> None:
         raise ZeroDivisionError("secret")
 
     with TestClient(app, raise_server_exceptions=False) as client:
@@ -250,7 +251,7 @@ def test_prefer_wait(client: TestClient, engine: PixelEngine) -> None:
 
 def test_wait_is_capped(settings: Settings) -> None:
     engine = PixelEngine()
-    with TestClient(create_app(settings.model_copy(update={"max_wait_s": 0.05}), engine)) as client:
+    with connected(settings.model_copy(update={"max_wait_s": 0.05}), engine) as client:
         engine.go.clear()
         answer = client.post("/v1/inspections", content=flat(9), headers={**PNG, "Prefer": "wait=600"})
         assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=0.05")
@@ -260,7 +261,7 @@ def test_wait_is_capped(settings: Settings) -> None:
 def test_full_queue_is_503_with_retry_after(settings: Settings) -> None:
     engine = PixelEngine(delay_s=0.01)
     small = settings.model_copy(update={"queue_size": 3, "batch_size": 1})
-    with TestClient(create_app(small, engine)) as client:
+    with connected(small, engine) as client:
         engine.go.clear()
         answers = [client.post("/v1/inspections", content=flat(v), headers=PNG) for v in range(5)]
         assert [answer.status_code for answer in answers] == [202, 202, 202, 503, 503]
@@ -286,7 +287,7 @@ def test_body_limit(settings: Settings, engine: PixelEngine) -> None:
             read += 1
             yield bytes(1000)
 
-    with TestClient(create_app(limited, engine)) as client:
+    with connected(limited, engine) as client:
         assert_problem(
             client.post("/v1/inspections", content=bytes(10_001), headers=PNG), 413, "body-too-large"
         )

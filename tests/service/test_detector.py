@@ -4,22 +4,20 @@ import hashlib
 
 import numpy as np
 import pytest
-from starlette.testclient import TestClient
 
 from models.bundle import Bundle
 from models.decode import decode
 from models.engine import open_engine
 from models.preprocess import preprocess
 from service import render
-from service.app import create_app
 from service.settings import Settings
-from tests.service.conftest import png, texture
+from tests.service.conftest import connected, png, texture
 
 
 def test_an_image_is_inspected_with_the_detector(settings: Settings, tiny_detector_bundle: Bundle) -> None:
     data = png(texture(3, (72, 60)))
     served = settings.model_copy(update={"bundle": tiny_detector_bundle.path, "threads": 1})
-    with TestClient(create_app(served)) as client:
+    with connected(served) as client:
         headers = {"Prefer": "wait=30", "Content-Type": "image/png"}
         body = client.post("/v1/inspections", content=data, headers=headers).json()
         raw = client.get(body["links"]["heatmap"], params={"format": "raw"}).content

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image as Pillow
 from starlette.testclient import TestClient
 
-from service.app import create_app
 from service.settings import Settings
-from tests.service.conftest import PixelEngine, png, texture
+from tests.service.conftest import PixelEngine, connected, png, texture
 
 SMOOTH = cv2.GaussianBlur(texture(1, (48, 64)), (0, 0), 4)
 
@@ -119,7 +118,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_with_a_reason(settings: Settings, engine: PixelEngine, name: str) -> None:
     data, status, code = REFUSED[name]
-    with TestClient(create_app(settings.model_copy(update={"max_pixels": 10_000}), engine)) as client:
+    with connected(settings.model_copy(update={"max_pixels": 10_000}), engine) as client:
         answer = client.post("/v1/inspections", content=data, headers={"Content-Type": "image/png"})
         body = answer.json()
         assert (answer.status_code, body["type"]) == (status, f"urn:inlier:problem:{code}"), body

@@ -3,12 +3,10 @@
 import re
 
 import pytest
-from starlette.testclient import TestClient
 
-from service.app import create_app
 from service.review.pages import code
 from service.settings import Settings
-from tests.service.conftest import PixelEngine, flat
+from tests.service.conftest import PixelEngine, connected, flat
 
 WAIT = {"Prefer": "wait=30", "Content-Type": "image/png"}
 EVIL = "%3Cscript%3Ealert(1)%3C/script%3E"
@@ -16,7 +14,7 @@ EVIL = "%3Cscript%3Ealert(1)%3C/script%3E"
 
 @pytest.fixture
 def pages(settings: Settings) -> dict[str, str]:
-    with TestClient(create_app(settings, PixelEngine(poison=3))) as client:
+    with connected(settings, PixelEngine(poison=3)) as client:
         query = f"serial={EVIL}&line={EVIL}&attr.note={EVIL}"
         reject = client.post(f"/v1/inspections?{query}", content=flat(40), headers=WAIT).json()
         failed = client.post("/v1/inspections", content=flat(3), headers=WAIT).json()

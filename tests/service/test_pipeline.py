@@ -15,10 +15,9 @@ from models.decode import decode
 from models.engine import open_engine
 from models.preprocess import preprocess, to_pixels
 from service import render
-from service.app import create_app
 from service.db.session import Database
 from service.settings import Settings
-from tests.service.conftest import PixelEngine, flat, png, texture
+from tests.service.conftest import PixelEngine, connected, flat, png, texture
 
 WAIT = {"Prefer": "wait=30", "Content-Type": "image/png"}
 
@@ -104,7 +103,7 @@ def test_thresholds_come_from_the_table(client: TestClient, settings: Settings) 
 
 
 def test_failure_is_an_error_and_never_a_pass(settings: Settings) -> None:
-    with TestClient(create_app(settings, PixelEngine(poison=3))) as client:
+    with connected(settings, PixelEngine(poison=3)) as client:
         for value, code in ((3, "engine-failed"), (254, "engine-output")):
             body = client.post("/v1/inspections", content=flat(value), headers=WAIT).json()
             assert (body["status"], body["verdict"], body["error"]["code"]) == ("failed", "ERROR", code)
@@ -116,7 +115,7 @@ def test_unfinished_work_is_taken_up_at_the_next_start(settings: Settings) -> No
     engine = PixelEngine()
     short = settings.model_copy(update={"shutdown_grace_s": 0.05, "batch_size": 2})
     png_type = {"Content-Type": "image/png"}
-    with TestClient(create_app(short, engine)) as client:
+    with connected(short, engine) as client:
         done = client.post("/v1/inspections", content=flat(9), headers=WAIT).json()
         engine.go.clear()
         ids = [
@@ -126,7 +125,7 @@ def test_unfinished_work_is_taken_up_at_the_next_start(settings: Settings) -> No
     lost = hashlib.sha256(flat(12)).hexdigest()
     (short.data / "blobs" / lost[:2] / lost).unlink()
     second = PixelEngine()
-    with TestClient(create_app(short, second)) as client:
+    with connected(short, second) as client:
         results = {identifier: finished(client, identifier) for identifier in ids}
         assert client.get(f"/v1/inspections/{done['id']}").json() == done
     scores = [results[identifier]["score"] for identifier in ids]
@@ -139,7 +138,7 @@ def test_unfinished_work_from_a_later_clock_is_taken_up_too(settings: Settings) 
     """After a reboot with the clock set back, what waits was made in the future."""
     engine = PixelEngine()
     short = settings.model_copy(update={"shutdown_grace_s": 0.05})
-    with TestClient(create_app(short, engine)) as client:
+    with connected(short, engine) as client:
         engine.go.clear()
         old = client.post("/v1/inspections", content=flat(9), headers={"Content-Type": "image/png"}).json()[
             "id"
@@ -149,7 +148,7 @@ def test_unfinished_work_from_a_later_clock_is_taken_up_too(settings: Settings) 
     with database.write() as session:
         session.execute(text("UPDATE inspections SET id = :new WHERE id = :old"), {"new": later, "old": old})
     database.close()
-    with TestClient(create_app(short, PixelEngine())) as client:
+    with connected(short, PixelEngine()) as client:
         assert finished(client, later)["score"]["raw"] == 9
 
 

@@ -37,6 +37,7 @@ def environment(**more: str) -> dict[str, str]:
 @contextmanager
 def server(bundle: Bundle, data: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     arguments = ["serve", "--bundle", str(bundle.path), "--data", str(data), "--port", "0", "--threads", "1"]
+    arguments += ["--auth", "off"]  # test_access asks for keys
     process = subprocess.Popen(
         command(*arguments, *flags), stderr=subprocess.PIPE, text=True, env=environment(), cwd=data.parent
     )
@@ -136,7 +137,7 @@ def test_kill_loses_nothing_and_the_next_start_finishes(bundle: Bundle, tmp_path
 def chunked_flood(host: str, port: int) -> bytes:
     with socket.create_connection((host, port), timeout=10) as connection:
         connection.sendall(
-            b"POST /v1/inspections HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            b"POST /v1/inspections HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         chunk = b"100000\r\n" + bytes(0x100000) + b"\r\n"
@@ -199,8 +200,8 @@ import service
 from service.settings import Settings
 assert "cv2" not in sys.modules
 from service.app import create_app
-settings = Settings(bundle=Path({str(bundle.path)!r}), data=Path({str(tmp_path)!r}))
-with TestClient(create_app(settings)) as client:
+settings = Settings(bundle=Path({str(bundle.path)!r}), data=Path({str(tmp_path)!r}), auth="off")
+with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
     image = Path({str(tmp_path / "x.png")!r}).read_bytes()
     headers = {{"Content-Type": "image/png", "Prefer": "wait=20"}}
     answer = client.post("/v1/inspections", content=image, headers=headers)
