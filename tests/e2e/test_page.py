@@ -29,7 +29,7 @@ Promise.all([...document.querySelectorAll("img, svg image")].map(async element =
 }))
 """
 UNNAMED_CONTROLS = """
-[...document.querySelectorAll("a, button, input, select")]
+[...document.querySelectorAll("a, button, input:not([type=hidden]), select")]
   .filter(e => !(e.innerText || e.ariaLabel || e.labels?.length || e.title)).length
 """
 UNNAMED_PICTURES = """
