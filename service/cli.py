@@ -1,4 +1,4 @@
-"""The command line: `inlier-service serve`, `worker` and `db upgrade`."""
+"""The command line: `inlier-service serve` and `worker`, and where the other commands are hung in."""
 
 import asyncio
 import math
@@ -13,7 +13,8 @@ import click
 from service.access.keys_cli import keys
 from service.access.users_cli import users
 from service.camera.commands import simulate, watch
-from service.commands import guarded, make_folder, options, settings_from
+from service.commands import guarded, options, settings_from
+from service.db.commands import db
 from service.errors import StartupError
 from service.settings import Settings
 
@@ -57,30 +58,7 @@ def worker(**flags: Any) -> None:
     guarded(run)
 
 
-@cli.group()
-def db() -> None:
-    """The database behind the service."""
-
-
-@db.command()
-@options("data", "database_url", "log_level", "log_format")
-def upgrade(**flags: Any) -> None:
-    """Bring the tables to this version's schema (`serve` does it at its start, too)."""
-
-    def run() -> None:
-        from service.db.session import Database
-
-        settings = settings_from(flags)
-        if settings.database_url is None:
-            make_folder(settings.data)
-        database = Database(settings.url)
-        database.migrate()
-        database.close()
-        click.echo("the database is up to date")
-
-    guarded(run)
-
-
+cli.add_command(db)
 cli.add_command(watch)
 cli.add_command(simulate)
 cli.add_command(keys)

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = ("is full", "No space left")  # as SQLite and as PostgreSQL say it
 
 
 class StartupError(RuntimeError):
@@ -85,7 +86,7 @@ def as_inspection_error(error: Exception) -> InspectionError:
         return error
     full = isinstance(error, OSError) and error.errno in _DISK_FULL
     if isinstance(error, OperationalError):
-        full = "is full" in str(error.orig)
+        full = any(words in str(error.orig) for words in _FULL)
         if not full:
             detail = "the database does not answer; nothing was stored, send the request again"
             return InspectionError(503, "database-unavailable", detail, retry_after_s=5)

@@ -8,12 +8,30 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.orm import Session
 
 from service.errors import StartupError
+
+# A PostgreSQL that is gone without a word is noticed within seconds, not hours, and every thread of the
+# service gets a connection, so that none waits for another's.
+_SERVER: dict[str, Any] = {
+    "pool_pre_ping": True,
+    "pool_size": 8,
+    "max_overflow": 56,
+    "connect_args": {
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+    },
+}
+_MIGRATION_LOCK = 0x1A11E2
 
 
 class Database:
@@ -21,11 +39,12 @@ class Database:
 
     def __init__(self, url: str) -> None:
         try:
-            self.engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+            kind = make_url(url).get_backend_name()
+            self.engine = create_engine(url, **_SERVER if kind == "postgresql" else {})
         except (ArgumentError, ImportError) as error:
             raise StartupError(f"INLIER_DATABASE_URL cannot be used: {error}") from None
         self._write_lock: Any = nullcontext()
-        if make_url(url).get_backend_name() == "sqlite":
+        if kind == "sqlite":
             _prepare_sqlite(self.engine)
             # SQLite has one writer; waiting here is fair and at once, waiting in SQLite is polling.
             self._write_lock = threading.Lock()
@@ -49,13 +68,48 @@ class Database:
             connection.execute(text("SELECT 1"))
 
     def migrate(self) -> None:
-        """Bring the tables to the newest version."""
+        """Bring the tables to the newest version; of several processes that try, one does it."""
+        with self._alembic() as config:
+            command.upgrade(config, "head")
+
+    def downgrade(self, revision: str) -> None:
+        """Take the tables back to an earlier version; what only the newer ones hold is lost."""
+        with self._alembic() as config:
+            command.downgrade(config, revision)
+
+    def versions(self) -> tuple[str | None, str | None]:
+        """The version of the tables, None without any, and the newest version."""
+        with self.engine.connect() as connection:
+            script = ScriptDirectory.from_config(alembic_config(connection))
+            return MigrationContext.configure(connection).get_current_revision(), script.get_current_head()
+
+    @contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """A transaction for changes of the schema; of several processes one has it at a time."""
+        with self._writer.connect() as connection:
+            sqlite = connection.dialect.name == "sqlite"
+            if sqlite:
+                # SQLite changes a table by making another in its place; references must not notice.
+                _pragma(connection, "foreign_keys = OFF")
+            try:
+                with connection.begin():
+                    if not sqlite:
+                        connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+                    yield connection
+                    if sqlite and (dangling := connection.execute(text("PRAGMA foreign_key_check")).all()):
+                        raise CommandError(f"rows would refer to nothing: {dangling[:3]}")
+            finally:
+                if sqlite:
+                    _pragma(connection, "foreign_keys = ON")
+
+    @contextmanager
+    def _alembic(self) -> Iterator[Config]:
         try:
-            with self._writer.begin() as connection:
-                command.upgrade(alembic_config(connection), "head")
+            with self.migrating() as connection:
+                yield alembic_config(connection)
         except CommandError as error:
             raise StartupError(
-                f"the database cannot be upgraded ({error}); it may belong to a newer version of this program"
+                f"the database cannot be migrated ({error}); it may belong to a newer version of this program"
             ) from None
         except DatabaseError as error:
             raise StartupError(f"the database {self.engine.url!r} cannot be opened: {error.orig}") from None
@@ -71,6 +125,13 @@ def alembic_config(connection: Connection) -> Config:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
+
+
+def _pragma(connection: Connection, setting: str) -> None:
+    """Change a setting that SQLite ignores within a transaction."""
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, sqlite3.Connection)
+    raw.execute(f"PRAGMA {setting}")
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 VARIABLE = "INLIER_TEST_POSTGRES"
 _OPTIONS = "-c fsync=off -c full_page_writes=off -c max_connections=60 -c shared_buffers=64MB"
@@ -26,11 +26,16 @@ class PrivatePostgres:
         self.url = url
         self._control = control
 
+    @property
+    def controlled(self) -> bool:
+        """Whether the server is ours to stop."""
+        return self._control is not None
+
     @contextmanager
     def database(self) -> Iterator[str]:
         """The URL of an empty database, dropped at the end."""
         name = f"inlier_{secrets.token_hex(6)}"
-        admin = create_engine(self.url, isolation_level="AUTOCOMMIT")
+        admin = create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
         try:
             with admin.connect() as connection:
                 connection.execute(text(f"CREATE DATABASE {name}"))

@@ -22,7 +22,7 @@ def main() -> None:
         return
     settings = Settings()
     settings.data.mkdir(parents=True, exist_ok=True)
-    with Database(settings.url).engine.begin() as connection:
+    with Database(settings.url).migrating() as connection:
         run(connection)
 
 

@@ -14,6 +14,13 @@ FILTERS = (
     *("status", "verdict", "recipe", "line", "station", "lot", "serial"),
     *("part_id", "model_hash", "profile", "review_state", "disagreement", "wanted"),
 )
+# A comparison with NULL is neither true nor false, and what is not false passes: so NULL is named.
+VERDICTS = (
+    "(status = 'done' AND verdict IS NOT NULL AND verdict IN ('PASS', 'REVIEW', 'REJECT'))"
+    " OR (status = 'failed' AND verdict IS NOT NULL AND verdict = 'ERROR')"
+    " OR (status = 'expired' AND verdict IS NOT NULL AND verdict = 'EXPIRED')"
+    " OR (status IN ('queued', 'running') AND verdict IS NULL)"
+)
 
 
 class InspectionRow(Base):
@@ -24,12 +31,7 @@ class InspectionRow(Base):
         *(Index(f"ix_inspections_{name}_id", name, "id") for name in FILTERS),
         CheckConstraint("status IN ('queued', 'running', 'done', 'failed', 'expired')", name="status"),
         # A verdict of the model needs a finished run: an error or a timeout is never a PASS.
-        CheckConstraint(
-            "(status = 'done' AND verdict IN ('PASS', 'REVIEW', 'REJECT'))"
-            " OR (status = 'failed' AND verdict = 'ERROR') OR (status = 'expired' AND verdict = 'EXPIRED')"
-            " OR (status IN ('queued', 'running') AND verdict IS NULL)",
-            name="verdict",
-        ),
+        CheckConstraint(VERDICTS, name="verdict"),
         CheckConstraint("priority IN ('camera', 'backfill')", name="priority"),
         CheckConstraint("review_state IN ('none', 'good', 'defective', 'unsure')", name="review_state"),
         # The review queue: what is open, nearest to a threshold first.

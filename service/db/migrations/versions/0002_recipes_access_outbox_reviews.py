@@ -10,6 +10,14 @@ down_revision: str | None = "0001"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
+VERDICTS = (
+    "(status = 'done' AND verdict IS NOT NULL AND verdict IN ('PASS', 'REVIEW', 'REJECT'))"
+    " OR (status = 'failed' AND verdict IS NOT NULL AND verdict = 'ERROR')"
+    " OR (status = 'expired' AND verdict IS NOT NULL AND verdict = 'EXPIRED')"
+    " OR (status IN ('queued', 'running') AND verdict IS NULL)"
+)
+OLD_VERDICTS = VERDICTS.replace("verdict IS NOT NULL AND ", "")
+
 
 _APPEND_ONLY = {
     "sqlite": [
@@ -282,6 +290,8 @@ def upgrade() -> None:
         for name in ("heatmap_sha256", "reconstruction_sha256"):
             batch_op.create_index(batch_op.f(f"ix_inspections_{name}"), [name], unique=False)
         batch_op.create_foreign_key(batch_op.f("fk_inspections_mask_id"), "masks", ["mask_id"], ["id"])
+        batch_op.drop_constraint(batch_op.f("ck_inspections_verdict"), type_="check")
+        batch_op.create_check_constraint(batch_op.f("ck_inspections_verdict"), VERDICTS)
         batch_op.create_check_constraint(
             batch_op.f("ck_inspections_priority"), "priority IN ('camera', 'backfill')"
         )
@@ -312,6 +322,8 @@ def downgrade() -> None:
         batch_op.drop_column("registered_by")
 
     with op.batch_alter_table("inspections", schema=None) as batch_op:
+        batch_op.drop_constraint(batch_op.f("ck_inspections_verdict"), type_="check")
+        batch_op.create_check_constraint(batch_op.f("ck_inspections_verdict"), OLD_VERDICTS)
         batch_op.drop_constraint(batch_op.f("ck_inspections_review_state"), type_="check")
         batch_op.drop_constraint(batch_op.f("ck_inspections_priority"), type_="check")
         batch_op.drop_constraint(batch_op.f("fk_inspections_mask_id"), type_="foreignkey")
