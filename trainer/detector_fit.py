@@ -25,6 +25,7 @@ from trainer.device import Device, choose_precision
 from trainer.objective import focal_loss
 from trainer.pretrained import installed, load_state
 from trainer.recipe import DetectorRecipe, Recipe
+from trainer.suspects import refit_distances
 
 BackboneName = Literal["pretrained", "own"]
 Report = Callable[[int, int, float], None]
@@ -89,32 +90,35 @@ def resumable_detector(
     max_minutes: float | None,
     report: Report,
 ) -> Detector:
-    """The trained detector, kept in `folder`; with `resume`, the one that an earlier run finished there."""
+    """The trained detector, kept in `folder`; with `resume`, the one that an earlier run finished there.
+
+    What is kept is the first fit of its distances; what is returned has them fitted again, without suspects.
+    """
     assert recipe.detector is not None
     fixed = [recipe.detector.model_dump(mode="json"), recipe.training.seed, backbone, data.snapshot]
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     done = folder / f"{digest[:16]}.safetensors"
-    if resume and done.is_file():
-        detector = Detector(DetectorConfig(width=recipe.detector.width))
-        detector.load_state_dict(load_file(done))
-        return detector.eval()
-    precision = choose_precision(recipe.training.precision, device)
-    detector, losses = fit_detector(
-        recipe,
-        recipe.detector,
-        data.pixels,
-        device,
-        backbone=backbone,
-        weights=weights,
-        max_minutes=max_minutes,
-        bf16=precision == "bf16",
-        report=report,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "loss.csv").write_text("\n".join(["loss", *(f"{loss:.6f}" for loss in losses)]) + "\n")
-    work = done.with_suffix(".new")
-    save_file({k: v.contiguous() for k, v in detector.state_dict().items()}, work)
-    work.rename(done)
+    bf16 = choose_precision(recipe.training.precision, device) == "bf16"
+    if not (resume and done.is_file()):
+        detector, losses = fit_detector(
+            recipe,
+            recipe.detector,
+            data.pixels,
+            device,
+            backbone=backbone,
+            weights=weights,
+            max_minutes=max_minutes,
+            bf16=bf16,
+            report=report,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "loss.csv").write_text("\n".join(["loss", *(f"{loss:.6f}" for loss in losses)]) + "\n")
+        work = done.with_suffix(".new")
+        save_file({k: v.contiguous() for k, v in detector.state_dict().items()}, work)
+        work.rename(done)
+    detector = Detector(DetectorConfig(width=recipe.detector.width)).eval()
+    detector.load_state_dict(load_file(done))  # always, so that a resumed run gets the same to the bit
+    refit_distances(detector, data.pixels, recipe.training.seed, bf16)
     return detector
 
 

@@ -1,0 +1,80 @@
+"""The distances fitted again without the images that look defective by their first fit.
+
+Defects in the training set widen what the Gaussians take for usual, and hide their like. Trimming places is
+not enough: a wide defect has many of them. So images are judged by their distances, each by its own kind
+(`trainer.kinds`), and the most suspicious share is left out of a second fit: one step of the trimming of
+robust covariance estimation (Rousseeuw & Van Driessen 1999), on images in place of vectors.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.anomaly import image_score
+from models.detector import GRID, SCALES, Detector, fit_gaussian
+from models.evidence import EvidenceName
+from models.preprocess import to_float
+from trainer.kinds import fit_kinds, lower_spread, usual_of_all
+
+Float = NDArray[np.float32]
+
+LEFT_OUT = 0.3
+"""Share of the images that the second fit does without; more than are defective, good ones are not missed."""
+IMAGES = 1000
+VECTORS = 160_000
+TOP_FRACTION = 0.003
+_SCALES: tuple[EvidenceName, ...] = ("distance", "wide")
+
+
+def refit_distances(
+    detector: Detector, pixels: NDArray[np.uint8], seed: int, bf16: bool, batch_size: int = 8
+) -> None:
+    """Fit the Gaussians of a detector again to images `[N, C, H, W]`, as a seeded sample of them."""
+    rng = np.random.default_rng((seed, 6))
+    chosen = np.sort(rng.permutation(len(pixels))[:IMAGES])
+    per_image = max(1, VECTORS // len(chosen))
+    vectors: list[list[Tensor]] = [[] for _ in range(SCALES)]
+    tops: list[list[float]] = [[] for _ in range(SCALES)]
+    means: list[Float] = []
+    for start in range(0, len(chosen), batch_size):
+        near, distances = _look(detector, pixels[chosen[start : start + batch_size]], bf16)
+        means.append(torch.cat([x.mean(dim=(2, 3)) for x in near], dim=1).numpy())
+        for scale, (features, distance) in enumerate(zip(near, distances, strict=True)):
+            places = features.flatten(2).transpose(1, 2)  # [B, places, G]
+            picked = torch.from_numpy(rng.permutation(places.shape[1])[:per_image])
+            vectors[scale] += list(places[:, picked].half())
+            tops[scale] += [image_score(amap.numpy(), TOP_FRACTION) for amap in distance]
+    high = {name: np.array(top, dtype=np.float32) for name, top in zip(_SCALES, tops, strict=True)}
+    suspicion = suspicions(np.concatenate(means), high)
+    kept = np.sort(np.argsort(suspicion, kind="stable")[: max(1, round((1 - LEFT_OUT) * len(chosen)))])
+    for scale, of_scale in enumerate(vectors):
+        fit_gaussian(detector, torch.cat([of_scale[i] for i in kept]).float(), scale)
+
+
+def suspicions(features: Float, tops: dict[EvidenceName, Float]) -> Float:
+    """How far evidence rises, `[N]` each, above what is usual for images of that kind -> `[N]`."""
+    kinds = fit_kinds(features, tops)
+    usual = {} if kinds is None else usual_of_all(kinds)
+    total = np.zeros(len(features), dtype=np.float32)
+    for name, values in tops.items():
+        above = values - usual.get(name, np.float32(0.0))
+        total += np.logaddexp(0.0, (above - np.median(above)) / lower_spread(above)).astype(np.float32)
+    return total
+
+
+@torch.no_grad()
+def _look(detector: Detector, pixels: NDArray[np.uint8], bf16: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Images `[B, C, H, W]` -> features `[B, G, h, w]` and distances `[B, H / 4, W / 4]`, each by scale."""
+    device = detector.mean.device
+    images = torch.from_numpy(to_float(pixels)).to(device)
+    size = (images.shape[2] // GRID, images.shape[3] // GRID)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        _, near = detector.features(images)
+    near = [features.float() for features in near]
+    distances = [
+        F.interpolate(detector.distance(features, scale), size=size, mode="bilinear")[:, 0].cpu()
+        for scale, features in enumerate(near)
+    ]
+    return [features.cpu() for features in near], distances
