@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         default=None, description="reconstruction profile [default: the bundle's choice for the device]"
     )
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, description="largest request body")
+    body_timeout_s: float = Field(
+        default=60.0, gt=0, description="longest time to receive an image; 408 is answered then"
+    )
     max_pixels: int = Field(default=_MAX_PIXELS, ge=64, description="largest image, in pixels")
     decode_processes: int = Field(
         default=2,

@@ -49,7 +49,9 @@ async def post_inspection(
     else 202. A verdict of ERROR or EXPIRED is never a PASS.
     """
     key = upload.idempotency_key(idempotency_key)
-    accepted = await serving.acceptor.accept(lambda: upload.read(request), who, key)
+    accepted = await serving.acceptor.accept(
+        lambda: upload.read_in_time(request, serving.settings.body_timeout_s), who, key
+    )
     identifier = accepted.row.id
     asked = upload.preferred_wait_s(prefer)
     wait_s = min(serving.settings.default_wait_s if asked is None else asked, serving.settings.max_wait_s)

@@ -16,6 +16,7 @@ from service.queue.streams import connect
 from tests.conftest import part
 from tests.e2e.cluster import Cluster, cluster
 from tests.service.conftest import png, postgres
+from tests.service.postgres import private_postgres
 from tests.service.queue.conftest import PrivateRedis, redis_server
 
 __all__ = ["postgres", "redis_server"]  # fixtures
@@ -167,3 +168,34 @@ def test_redis_is_flushed_and_goes_away_and_nothing_is_lost(
         worker.stop()
         api.stop()
         table.close()
+
+
+@pytest.mark.timeout(300)
+def test_the_database_goes_away_and_nothing_is_half_accepted(
+    tiny_bundle: Bundle, tmp_path: Path, redis_server: PrivateRedis
+) -> None:
+    data = images()[:12]
+    with private_postgres() as server:
+        url = server.url
+        with cluster(tmp_path, tiny_bundle.path, url, redis_server.url, "--lease-s", LEASE_S) as running:
+            api, worker = running.api(), running.worker()
+            ids = [running.post(image).json()["id"] for image in data[:6]]
+            server.stop()
+            try:
+                refused = [running.post(image) for image in data[6:9]]
+                assert {answer.status_code for answer in refused} == {503}
+                assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+                assert httpx.get(f"{api.address}/healthz/ready").status_code == 503
+                assert httpx.get(f"{worker.address}/healthz/ready").status_code == 503
+                assert httpx.get(f"{api.address}/healthz/live").status_code == 200
+            finally:
+                server.start()
+            last = [running.post(image, wait_s=60) for image in data[9:]]
+            assert {answer.status_code for answer in last} == {200}
+            table = Table(url)
+            rows = table.wait(lambda rows: ended(rows), 60, "not all have ended")
+            assert {row.status for row in rows} == {"done"}
+            assert {row.id for row in rows} == {*ids, *(answer.json()["id"] for answer in last)}
+            table.close()
+            worker.stop()
+            api.stop()

@@ -1,0 +1,163 @@
+"""Bundles registered, activated, swapped under load, rolled back; a damaged one changes nothing."""
+
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from models.bundle import Bundle, load_bundle
+from service.access.principal import Principal
+from service.app import create_app
+from service.db.repository import models
+from service.db.session import Database
+from service.db.tables import ModelEventRow, ModelRow
+from service.errors import InspectionError, StartupError
+from service.settings import Settings
+from tests.service.conftest import png, texture
+
+WAIT = {"Content-Type": "image/png", "Prefer": "wait=30"}
+WHO = Principal("vera", "admin", "user")
+
+
+def variant(bundle: Bundle, folder: Path, version: str) -> Bundle:
+    """The same model under another version, and so with another hash."""
+    shutil.copytree(bundle.path, folder)
+    manifest = bundle.manifest.model_copy(update={"version": version})
+    (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2))
+    return load_bundle(folder)
+
+
+@pytest.fixture
+def second(bundle: Bundle, tmp_path: Path) -> Bundle:
+    return variant(bundle, tmp_path / "second", "2")
+
+
+def call(client: TestClient, name: str, *arguments: Any) -> Any:
+    return client.portal.call(getattr(client.app.state.services.engines, name), *arguments)
+
+
+def post(client: TestClient, recipe: str = "default", seed: int = 1) -> dict[str, Any]:
+    query = {"recipe": recipe}
+    answer = client.post("/v1/inspections", params=query, content=png(texture(seed)), headers=WAIT)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_swaps_and_rollbacks_under_load(
+    real: TestClient, bundle: Bundle, second: Bundle, settings: Settings
+) -> None:
+    call(real, "register", str(second.path), WHO)
+    bodies: list[dict[str, Any]] = []
+    failures: list[Exception] = []
+    stop = threading.Event()
+
+    def load(worker: int) -> None:
+        try:
+            while not stop.is_set():
+                bodies.append(post(real, seed=worker))
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=load, args=(worker,)) for worker in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        call(real, "activate", "default", second.hash, WHO, "better")
+        time.sleep(0.3)
+        call(real, "rollback", "default", WHO, "worse")
+        time.sleep(0.3)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert {body["status"] for body in bodies} == {"done"}
+    assert {body["model"]["hash"] for body in bodies} == {bundle.hash, second.hash}
+    assert all((body["model"]["version"] == "2") == (body["model"]["hash"] == second.hash) for body in bodies)
+    assert post(real)["model"]["hash"] == bundle.hash
+    database = Database(settings.url)
+    with database.read() as session:
+        events = [row.action for row in session.query(ModelEventRow).order_by(ModelEventRow.id)]
+        states = {row.hash: row.state for row in session.query(ModelRow)}
+    database.close()
+    assert events == ["registered", *["activated", "rolled-back"] * 3]
+    assert states == {bundle.hash: "active", second.hash: "retired"}
+    for _ in range(100):
+        text = real.get("/metrics").text
+        if second.hash not in text:
+            break
+        time.sleep(0.1)
+    assert (bundle.hash in text, second.hash in text) == (True, False)  # dropped when drained
+
+
+def test_a_damaged_bundle_leaves_the_old_model_serving(
+    real: TestClient, bundle: Bundle, second: Bundle
+) -> None:
+    call(real, "register", str(second.path), WHO)
+    with (second.path / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InspectionError, match="sha256") as refused:
+        call(real, "activate", "default", second.hash, WHO, "better")
+    assert (refused.value.status, refused.value.code) == (422, "unusable-bundle")
+    assert post(real)["model"]["hash"] == bundle.hash
+    with pytest.raises(InspectionError) as unknown:
+        call(real, "activate", "default", "0" * 64, WHO, "better")
+    assert unknown.value.status == 404
+    with pytest.raises(InspectionError) as nothing:
+        call(real, "rollback", "default", WHO, "worse")
+    assert nothing.value.status == 409
+    with pytest.raises(InspectionError) as none:
+        call(real, "register", str(second.path), WHO)
+    assert none.value.status == 422
+
+
+def test_a_bundle_exchanged_on_disk_is_not_the_registered_one(
+    real: TestClient, bundle: Bundle, second: Bundle, tmp_path: Path
+) -> None:
+    call(real, "register", str(second.path), WHO)
+    shutil.rmtree(second.path)
+    variant(bundle, second.path, "3")
+    with pytest.raises(InspectionError, match="another bundle"):
+        call(real, "activate", "default", second.hash, WHO, "better")
+
+
+def test_each_recipe_has_its_model_also_after_a_restart(
+    settings: Settings, bundle: Bundle, second: Bundle
+) -> None:
+    served = settings.model_copy(update={"bundle": bundle.path, "threads": 1})
+    with TestClient(create_app(served)) as client:
+        call(client, "register", str(second.path), WHO)
+        call(client, "activate", "bolt", second.hash, WHO, "made for bolts")
+        assert post(client, "bolt")["model"]["hash"] == second.hash
+        assert post(client)["model"]["hash"] == bundle.hash
+    with TestClient(create_app(served)) as client:
+        assert post(client, "bolt")["model"]["hash"] == second.hash
+        assert post(client)["model"]["hash"] == bundle.hash
+
+
+def test_another_process_follows_within_seconds(real: TestClient, second: Bundle, settings: Settings) -> None:
+    call(real, "register", str(second.path), WHO)
+    database = Database(settings.url)  # as another process changes it
+    with database.write() as session:
+        own = real.app.state.services.engines.own.hash
+        models.activate(session, "default", second.hash, previous=own, who="vera", why="better")
+    database.close()
+    deadline = time.monotonic() + 15
+    while post(real)["model"]["hash"] != second.hash:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_an_unusable_active_model_is_told_at_the_start(
+    settings: Settings, bundle: Bundle, second: Bundle
+) -> None:
+    served = settings.model_copy(update={"bundle": bundle.path, "threads": 1})
+    with TestClient(create_app(served)) as client:
+        call(client, "register", str(second.path), WHO)
+        call(client, "activate", "bolt", second.hash, WHO, "made for bolts")
+    shutil.rmtree(second.path)
+    with pytest.raises(StartupError, match="recipe bolt"), TestClient(create_app(served)):
+        pass
