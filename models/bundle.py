@@ -5,7 +5,8 @@
     model.safetensors          the same weights for torch
     calibration.safetensors    arrays per profile: `<profile>/scores`, the sorted raw training scores,
                                `<profile>/position/<evidence>`, its usual value per place, and
-                               `<profile>/kind/...`, the training images by kind (`models.kinds`)
+                               `<profile>/kind/...`, the training images by kind (`models.kinds`);
+                               `ignore`, the mask of what was not calibrated and is not inspected
     detector.onnx, detector.safetensors    the defect detector, in bundles that have one
     features.onnx              distance of an image from its reconstruction by features, where a profile asks
                                for it; made of the networks above, so it has no weights of its own
@@ -33,6 +34,8 @@ from safetensors.numpy import load_file
 from models.anomaly import MedianCalibration, ScoreCalibration
 from models.evidence import EvidenceCalibration, EvidenceName
 from models.kinds import Kinds, read_kinds
+from models.masks import Mask
+from models.masks import check as check_mask
 from models.parts import check_parts
 from models.preprocess import Preprocess
 from models.process import DiffusionProcess
@@ -159,6 +162,13 @@ class TrainingData(_Model):
     images: int = Field(ge=1)
     estimated_contamination: float = Field(ge=0, le=1)
     contamination_interval: tuple[float, float] | None = Field(default=None, description="90 %, bootstrap")
+    masked_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda share: share == 0,
+        description="of each image, not inspected",
+    )
 
 
 class Manifest(_Model):
@@ -262,6 +272,11 @@ class Bundle:
         own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         return read_kinds(own, list(self.manifest.calibration[profile].evidence))
 
+    def ignore(self) -> Mask | None:
+        """Where parts are not inspected, `[H, W]`, in bundles that were calibrated with a mask."""
+        found = load_file(self.file("calibration.safetensors")).get("ignore")
+        return None if found is None else found.astype(np.bool_)
+
 
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
@@ -307,6 +322,8 @@ def load_bundle(path: Path) -> Bundle:
             bundle.training_scores(profile)
             _check_positions(bundle.positions(profile))
             bundle.kinds(profile)
+        if (mask := bundle.ignore()) is not None:
+            check_mask(mask, manifest.map_size)
     except (SafetensorError, KeyError, ValueError) as error:
         raise BundleError(f"calibration.safetensors in {path} cannot be used: {error!r}") from None
     return bundle

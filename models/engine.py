@@ -20,7 +20,7 @@ from models.engine_onnx import OnnxDetector as OnnxDetector
 from models.engine_onnx import OnnxFeatures as OnnxFeatures
 from models.evidence import EvidenceName, Look, detector_evidence, deviations, log_residual, weigh
 from models.kinds import Kinds
-from models.masks import Mask, fill, hide, inspected_share, outside
+from models.masks import Mask, fill, hide, inspected_share, join, outside
 from models.masks import check as check_mask
 from models.parts import LabelledNet, of_part
 from models.preprocess import shrink
@@ -179,6 +179,7 @@ class BundleEngine:
         self._features = features and tiled_compare(features, shape.tile_px, shape.overlap_px)
         self._positions = {name: bundle.positions(name) for name in bundle.manifest.profiles}
         self._kinds = {name: bundle.kinds(name) for name in bundle.manifest.profiles}
+        self._ignore = bundle.ignore()
 
     def run(
         self,
@@ -212,6 +213,7 @@ class BundleEngine:
         residuals, healthy = compare_with_estimates(spec, small, estimates, self._features)
         looks = None if self._detector is None else self._detector(images)
         known = self.manifest.calibration[profile], self._positions[profile], self._kinds[profile]
+        masks = [join(self._ignore, mask) for mask in ignore]
         return [
             score_image(
                 levels,
@@ -219,7 +221,7 @@ class BundleEngine:
                 None if looks is None else looks.row(row),
                 spec,
                 *known,
-                ignore=ignore[row],
+                ignore=masks[row],
             )
             for row, levels in enumerate(residuals)
         ]

@@ -122,7 +122,7 @@ def test_serving_does_not_import_torch(module: str) -> None:
 
 
 # Parts of a declared package that come under a name of their own.
-COMES_WITH = {"starlette": "fastapi", "markupsafe": "jinja2"}
+COMES_WITH = {"starlette": "fastapi", "markupsafe": "jinja2", "referencing": "jsonschema"}
 
 
 def declared() -> dict[str, set[str]]:

@@ -16,6 +16,7 @@ from models.anomaly import (
 )
 from models.bundle import ProfileCalibration, Thresholds
 from models.corruption import Corruption
+from models.empirical_null import Null, fit_null
 from models.engine import Detect, as_denoiser, gather, residual_levels
 from models.evidence import (
     EvidenceCalibration,
@@ -33,7 +34,6 @@ from models.profiles import Profile
 from models.samplers import Denoiser
 from models.tiles import Compare
 from trainer.batches import REFERENCE_PX
-from trainer.empirical_null import Null, fit_null
 from trainer.kinds import fit_kinds, lower_spread, usual_of_all
 from trainer.position import usual_per_place
 from trainer.recipe import Calibration
@@ -287,7 +287,7 @@ def _judge_images(
 def suggest_thresholds(spec: Calibration) -> Thresholds:
     """Calibrated scores that the target shares of good parts exceed, if good log scores are normal.
 
-    Location and scale are good parts' own (`trainer.empirical_null`), so contaminants do not push the
+    Location and scale are good parts' own (`models.empirical_null`), so contaminants do not push the
     thresholds up.
     """
     normal = NormalDist()

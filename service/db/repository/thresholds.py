@@ -1,5 +1,6 @@
 """Versions of the two limits of a recipe under a model and profile."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import func, select
@@ -23,6 +24,31 @@ def newest(session: Session, recipe: str, model_hash: str, profile: str) -> Thre
         )
         .order_by(ThresholdRow.version.desc())
         .limit(1)
+    )
+
+
+def history(
+    session: Session, recipe: str, model_hash: str, profile: str, *, below: int | None, limit: int
+) -> Sequence[ThresholdRow]:
+    """Versions newest first, those below a number if one is given."""
+    query = select(ThresholdRow).where(
+        ThresholdRow.recipe == recipe,
+        ThresholdRow.model_hash == model_hash,
+        ThresholdRow.profile == profile,
+    )
+    if below is not None:
+        query = query.where(ThresholdRow.version < below)
+    return session.scalars(query.order_by(ThresholdRow.version.desc()).limit(limit)).all()
+
+
+def version(session: Session, recipe: str, model_hash: str, profile: str, number: int) -> ThresholdRow | None:
+    return session.scalar(
+        select(ThresholdRow).where(
+            ThresholdRow.recipe == recipe,
+            ThresholdRow.model_hash == model_hash,
+            ThresholdRow.profile == profile,
+            ThresholdRow.version == number,
+        )
     )
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.stats import truncnorm
 
-from trainer import empirical_null
-from trainer.empirical_null import fit_null
+from models import empirical_null
+from models.empirical_null import CUT, fit_null, fit_truncated
 
 LOCATION, SCALE = 0.4, 0.2
 
@@ -74,3 +76,22 @@ def test_equal_scores_still_have_a_scale() -> None:
 def test_no_scores_are_an_error() -> None:
     with pytest.raises(ValueError, match="no scores"):
         fit_null(np.array([]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_fit_is_the_maximum_of_scipys_likelihood(seed: int) -> None:
+    scores = np.sort(mixture(0.1, seed))
+    cut = float(np.quantile(scores, CUT))
+    kept = scores[scores <= cut]
+
+    def cost(parameters: NDArray[np.float64]) -> float:
+        location, scale = parameters[0], np.exp(parameters[1])
+        above = (cut - location) / scale
+        return -float(truncnorm.logpdf(kept, -np.inf, above, loc=location, scale=scale).mean())
+
+    found = minimize(cost, np.array([LOCATION, np.log(SCALE)]), method="Nelder-Mead", options={"xatol": 1e-7})
+    assert fit_truncated(kept, cut) == pytest.approx((found.x[0], np.exp(found.x[1])), rel=1e-3)
+
+
+def test_a_rising_density_has_no_location_below_its_cut() -> None:
+    assert fit_truncated(1.0 - np.random.default_rng(0).exponential(1.0, 4000), 1.0) is None

@@ -1,0 +1,69 @@
+"""Versions of the ignore masks of recipes; never updated, a removal is an empty version."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.db.tables import InspectionRow, MaskRow
+from service.ids import new_id
+
+
+def get(session: Session, identifier: str) -> MaskRow | None:
+    return session.get(MaskRow, identifier)
+
+
+def version(session: Session, recipe: str, number: int) -> MaskRow | None:
+    return session.scalar(select(MaskRow).where(MaskRow.recipe == recipe, MaskRow.version == number))
+
+
+def newest(session: Session, recipe: str) -> MaskRow | None:
+    query = select(MaskRow).where(MaskRow.recipe == recipe).order_by(MaskRow.version.desc()).limit(1)
+    return session.scalar(query)
+
+
+def history(session: Session, recipe: str, limit: int) -> Sequence[MaskRow]:
+    """Newest first."""
+    query = select(MaskRow).where(MaskRow.recipe == recipe).order_by(MaskRow.version.desc()).limit(limit)
+    return session.scalars(query).all()
+
+
+def add(
+    session: Session,
+    recipe: str,
+    *,
+    sha256: str,
+    size: tuple[int, int],
+    share: float,
+    who: str,
+    why: str,
+) -> MaskRow:
+    """The next version; `size` is (height, width) of the PNG among the blobs."""
+    last = session.scalar(select(func.max(MaskRow.version)).where(MaskRow.recipe == recipe))
+    row = MaskRow(
+        id=new_id(),
+        recipe=recipe,
+        version=(last or 0) + 1,
+        sha256=sha256,
+        height_px=size[0],
+        width_px=size[1],
+        share=share,
+        who=who,
+        why=why,
+        created_at=datetime.now(UTC),
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def newest_image_size(session: Session, recipe: str) -> tuple[int, int] | None:
+    """(height, width) of the newest image of a recipe."""
+    row = session.execute(
+        select(InspectionRow.image_height_px, InspectionRow.image_width_px)
+        .where(InspectionRow.recipe == recipe)
+        .order_by(InspectionRow.id.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else (row[0], row[1])

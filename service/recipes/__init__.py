@@ -1,0 +1,1 @@
+"""What a quality engineer sets for a product: limits, masks, metadata; and what a change of them would do."""
