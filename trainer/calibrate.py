@@ -28,6 +28,7 @@ from models.evidence import (
     weigh,
 )
 from models.kinds import Kinds
+from models.masks import Mask, fill, hide, inspected_share, outside
 from models.preprocess import shrink, to_float
 from models.process import DiffusionProcess
 from models.profiles import Profile
@@ -74,13 +75,15 @@ class Models:
     reduce: int = 1
     detect: Detect | None = None
     features: Compare | None = None
+    ignore: Mask | None = None
+    """Where parts are not inspected."""
 
     def levels(self, profile: Profile, images: Float, seeds: Sequence[int]) -> Float:
         """Images `[B, C, H, W]` -> residuals `[B, K, h, w]`."""
         net = as_denoiser(self.net, self.process, self.clean_scale)
         small = shrink(images, self.reduce)
         found, _ = residual_levels(net, self.process, profile, small, seeds, features=self.features)
-        return found
+        return fill(found, self.ignore)
 
 
 def calibration_subset(images: int, calls_per_image: int, spec: Calibration, seed: int) -> NDArray[np.int64]:
@@ -121,7 +124,9 @@ def calibrate_profile(
     smoothed, evidence, features = look(
         to_float_rows(pixels, indices), [seeds[i] for i in indices], lambda n: report(name, n, len(indices))
     )
-    medians = fit_median_calibration(np.median(smoothed, axis=(1, 2)).astype(np.float64))
+    ignore = models.ignore
+    top_fraction = profile.map.top_fraction * inspected_share(ignore, smoothed.shape[1:])
+    medians = fit_median_calibration(np.array([np.median(outside(image, ignore)) for image in smoothed]))
     weighed: dict[EvidenceName, EvidenceCalibration] = {}
     positions: Evidence = {}
     kinds = None
@@ -129,15 +134,15 @@ def calibrate_profile(
         if trust is None:
             trust = _measure(look, profile, pixels, seeds, indices, evidence, subset_seed)
         for kind, values in evidence.items():
-            weighed[kind], place = _weigh(values, trust[kind])
+            weighed[kind], place = _weigh(values, trust[kind], ignore)
             if place is not None:
                 positions[kind] = place
         weighed, kinds, scores = _judge_images(
-            evidence, features, weighed, positions, trust, profile.map.top_fraction
+            evidence, features, weighed, positions, trust, top_fraction, ignore
         )
     else:
         fused = [anomaly_map(image, image_median=profile.map.image_median) for image in smoothed]
-        scores = np.array([image_score(amap, profile.map.top_fraction) for amap in fused])
+        scores = np.array([image_score(hide(amap, ignore), top_fraction) for amap in fused])
     null = fit_null(np.log(np.maximum(scores, 0.0) + _TINY), subset_seed)
     suggested = suggest_thresholds(spec)
     return Calibrated(
@@ -192,7 +197,8 @@ class _Look:
                 amap = smoothed_residual(residuals, self._scales, sigma, weights)
                 smoothed.append(amap)
                 if looks is not None:
-                    for kind, values in gather(amap, looks.evidence[row], sigma).items():
+                    seen = fill(looks.evidence[row], self._models.ignore)
+                    for kind, values in gather(amap, seen, sigma).items():
                         kinds.setdefault(kind, []).append(values)
             done(len(smoothed))
         return (
@@ -240,11 +246,12 @@ def _corrected(maps: Float, image_median: bool, place: Float | None) -> Float:
     return np.stack([correct(amap, image_median, place) for amap in maps])
 
 
-def _weigh(maps: Float, trust: Trust) -> tuple[EvidenceCalibration, Float | None]:
+def _weigh(maps: Float, trust: Trust, ignore: Mask | None) -> tuple[EvidenceCalibration, Float | None]:
     """Location and scale of one kind of evidence `[N, h, w]`, and its usual value per place if it has one."""
     place = usual_per_place(_corrected(maps, trust.image_median, None))
     corrected = _corrected(maps, trust.image_median, place)
-    values = corrected.reshape(-1)[:: max(1, corrected.size // 2_000_000)]
+    inspected = np.concatenate([outside(amap, ignore) for amap in corrected])
+    values = inspected[:: max(1, inspected.size // 2_000_000)]
     location = float(np.median(values))
     spread = 1.4826 * float(np.median(np.abs(values - location)))
     return (
@@ -262,11 +269,13 @@ def _judge_images(
     positions: Evidence,
     trust: Mapping[EvidenceName, Trust],
     top_fraction: float,
+    ignore: Mask | None,
 ) -> tuple[dict[EvidenceName, EvidenceCalibration], Kinds | None, NDArray[np.float64]]:
     """How high evidence `[N, h, w]` rises in usual images and in those of each kind -> the calibration with
     that in it, the kinds, and the scores `[N]` that the images get by it."""
     images = range(len(next(iter(evidence.values()))))
     deviating = [deviations({k: m[row] for k, m in evidence.items()}, weighed, positions) for row in images]
+    deviating = [{k: hide(of[k], ignore, -np.inf) for k in of} for of in deviating]
     tops = {k: np.array([image_score(of[k], top_fraction) for of in deviating], np.float32) for k in evidence}
     kinds = None if features is None else fit_kinds(features, tops)
     usual = {} if kinds is None else usual_of_all(kinds)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from models.bundle import TrainingData
+from models.masks import Mask
 from models.parts import for_part, per_part
 from trainer.calibrate import Calibrated, Models, calibrate_profile
 from trainer.console import Stages
@@ -55,9 +56,9 @@ def calibrate_all(
     return {name: calibrated[name] for name in per_part(recipe.profiles, parts)}
 
 
-def write_calibration(calibrated: dict[str, Calibrated], path: Path) -> None:
+def write_calibration(calibrated: dict[str, Calibrated], path: Path, ignore: Mask | None = None) -> None:
     """The arrays of `calibration.safetensors` (see `models.bundle`)."""
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {} if ignore is None else {"ignore": ignore.astype(np.uint8)}
     for name, found in calibrated.items():
         arrays[f"{name}/scores"] = np.sort(found.scores)
         arrays |= {f"{name}/position/{kind}": usual for kind, usual in found.positions.items()}
@@ -101,7 +102,9 @@ def trust_metrics(found: dict[str, Trust]) -> dict[str, Any]:
     }
 
 
-def describe_data(data: TrainingSet, calibrated: dict[str, Calibrated]) -> TrainingData:
+def describe_data(
+    data: TrainingSet, calibrated: dict[str, Calibrated], ignore: Mask | None = None
+) -> TrainingData:
     """The training images for the manifest.
 
     Contamination is the mean over parts, by their number of images; so are the ends of the interval, which
@@ -115,4 +118,5 @@ def describe_data(data: TrainingSet, calibrated: dict[str, Calibrated]) -> Train
         images=len(data.paths),
         estimated_contamination=float(share),
         contamination_interval=(float(low), float(high)),
+        masked_share=0.0 if ignore is None else float(ignore.mean()),
     )

@@ -24,6 +24,7 @@ from models.bundle import (
 )
 from models.engine_onnx import OnnxDenoiser, OnnxDetector, OnnxFeatures
 from models.features import feature_distance
+from models.masks import Mask
 from models.parts import for_part, of_part, per_part
 from models.preprocess import shrink, to_float
 from models.tiles import tiled, tiled_compare
@@ -54,6 +55,7 @@ from trainer.export import (
     write_weights,
 )
 from trainer.loop import Trained, learning_rate
+from trainer.masks import fit_mask
 from trainer.outer import OUTERS, Outer, Run
 from trainer.parts import find_parts
 from trainer.recipe import Recipe, RecipeError
@@ -87,13 +89,14 @@ def fit(
     resume: bool = False,
     weights: Path | None = None,
     fixed: Collection[str] = (),
+    mask: Mask | None = None,
 ) -> FitResult:
     """Train on every image below `folder` and publish the bundle at `out/bundle`.
 
     `out` also keeps the resolved recipe, the loss curve, the checkpoint and the list of skipped files.
     With `data.parts = "folders"` every folder in `folder` is a kind of part. Settings in `fixed` are not
-    adapted to the images. Raises DataError, RecipeError, CheckpointError,
-    TrainingError, ExportError, FileExistsError.
+    adapted to the images. Where `mask` is set nothing is calibrated, nor inspected later. Raises DataError,
+    RecipeError, CheckpointError, TrainingError, ExportError, FileExistsError.
     """
     check_names(name, version)
     outer: Outer = recipe.training.outer.build("outer loop", OUTERS)
@@ -112,6 +115,7 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     recipe = adapt(recipe, sample_sizes(files), len(files), device, fixed, partial(sample_detail, files))
     data = _load(files, mixed, parts, recipe, out, stages)
+    ignore = None if mask is None else fit_mask(mask, data.preprocess, recipe.network.reduce)
     if not started:
         (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -163,17 +167,17 @@ def fit(
 
         def models_of(label: int | None) -> Models:
             network, denoiser = recipe.network, tiled(of_part(exported, label), *tiles)
-            return Models(denoiser, process, network.clean_scale, network.reduce, detect, features)
+            return Models(denoiser, process, network.clean_scale, network.reduce, detect, features, ignore)
 
         calibrated = calibrate_all(recipe, data, models_of, stages)
-        write_calibration(calibrated, work / "calibration.safetensors")
+        write_calibration(calibrated, work / "calibration.safetensors", ignore)
         suspects = rank_images(data, calibrated)
         lines = ((rank, name, f"{score:.4f}") for rank, (name, score, _) in enumerate(suspects, start=1))
         _write_rows(work / "audit.csv", ("rank", "image", "calibrated_score"), lines)
         info = None
         if detector is not None and backbone is not None:
             info = DetectorInfo(backbone=backbone, **detector.config.to_dict())
-        manifest = _manifest(recipe, data, trained, info, calibrated, name, version, parity)
+        manifest = _manifest(recipe, data, trained, info, calibrated, name, version, parity, ignore)
         _write_report(work / "report.html", recipe, data, trained, calibrated, suspects, manifest)
         return manifest
 
@@ -222,6 +226,7 @@ def _manifest(
     name: str,
     version: str | None,
     parity: float,
+    ignore: Mask | None,
 ) -> Manifest:
     now = datetime.now(UTC)
     losses = trained.progress.losses
@@ -252,7 +257,7 @@ def _manifest(
             "onnx_max_abs_difference": parity,
             "trust": trust_metrics(trusts(data, calibrated)),
         },
-        training_data=describe_data(data, calibrated),
+        training_data=describe_data(data, calibrated, ignore),
         libraries={library: importlib.metadata.version(library) for library in LIBRARIES},
     )
 

@@ -77,6 +77,12 @@ FLAGS = {
     default=None,
     help="Pretrained weights of the detector's backbone [default: the installed package's].",
 )
+@click.option(
+    "--mask",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="PNG of the images' aspect; what is white is not inspected, nor calibrated.",
+)
 def fit(
     data: Path,
     recipe_name: str,
@@ -89,6 +95,7 @@ def fit(
     mix_fraction: float,
     resume: bool,
     weights: Path | None,
+    mask: Path | None,
     overrides: tuple[str, ...],
     **flags: Any,
 ) -> None:
@@ -96,6 +103,7 @@ def fit(
     from trainer.console import stage
     from trainer.device import choose_device
     from trainer.fit import fit as run
+    from trainer.masks import read_mask
 
     given = {FLAGS[flag]: value for flag, value in flags.items() if value is not None}
     chosen = dict(parse_override(text) for text in overrides)
@@ -113,6 +121,7 @@ def fit(
         resume=resume,
         weights=weights,
         fixed=given.keys() | chosen.keys(),
+        mask=None if mask is None else read_mask(mask),
     )
     _print_summary(result, out)
 
