@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -164,6 +165,7 @@ def small_bundle(folder: Path) -> Path:
     if not bundle.exists():
         if not parts.exists():
             tool("demo-data", parts, "--images", 48)
+        shutil.rmtree(folder / "run", ignore_errors=True)  # what an interrupted training left
         recipe = Path(__file__).with_suffix(".toml")
         tool("fit", parts / "train", "--recipe", recipe, "--out", folder / "run", "--device", "cpu")
     return bundle
