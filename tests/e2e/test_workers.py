@@ -70,7 +70,7 @@ def ended(rows: Sequence) -> bool:
 def post_all(running: Cluster, data: Sequence[bytes], accepted: list[str]) -> list[threading.Thread]:
     def post(mine: Sequence[bytes]) -> None:
         for image in mine:
-            while (answer := running.post(image)).status_code == 503:
+            while (answer := running.post(image)).status_code in (429, 503):
                 time.sleep(float(answer.headers["retry-after"]))
             assert answer.status_code in (200, 202), answer.text
             accepted.append(answer.json()["id"])

@@ -137,7 +137,7 @@ def test_a_full_disk_is_507_and_nothing_is_accepted(
 @pytest.mark.timeout(120)
 def test_refused_before_the_body_is_read_and_slow_clients_end(bundle: Bundle, tmp_path: Path) -> None:
     flags = ("--queue-size", "1", "--body-timeout-s", "3")
-    head = b"POST /v1/inspections HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head = b"POST /v1/inspections HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     head += b"Content-Length: 500000\r\n\r\n"
     with server(bundle, tmp_path / "data", *flags) as (_, url):
         host, port = url.removeprefix("http://").split(":")
