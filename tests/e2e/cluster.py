@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.line import BIN, START_TIMEOUT_S
+from tests.e2e.line import BIN, START_TIMEOUT_S, new_key
 
 STOP_TIMEOUT_S = 60
 
@@ -48,8 +48,8 @@ class Process:
 class Cluster:
     """Starts the processes; `flags` go to all of them."""
 
-    def __init__(self, folder: Path, *flags: object) -> None:
-        self._folder, self._flags = folder, flags
+    def __init__(self, folder: Path, key: dict[str, str], *flags: object) -> None:
+        self._folder, self._key, self._flags = folder, key, flags
         self._all: list[Process] = []
         self.url = ""
 
@@ -68,7 +68,7 @@ class Cluster:
         return found
 
     def post(self, data: bytes, wait_s: int = 0, **query: str) -> httpx.Response:
-        headers = {"Content-Type": "image/png", "Prefer": f"wait={wait_s}"}
+        headers = {**self._key, "Content-Type": "image/png", "Prefer": f"wait={wait_s}"}
         address = f"{self.url}/v1/inspections"
         return httpx.post(address, content=data, params=query, headers=headers, timeout=90)
 
@@ -87,7 +87,8 @@ def cluster(
         *("--bundle", bundle, "--data", folder / "data", "--database-url", database_url),
         *("--redis-url", redis_url, "--threads", 1, "--sweep-s", 1, *flags),
     )
-    found = Cluster(folder, *common)
+    key = new_key(folder / "data", "camera", "camera", "--database-url", database_url)
+    found = Cluster(folder, key, *common)
     try:
         yield found
     finally:

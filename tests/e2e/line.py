@@ -47,9 +47,9 @@ def tool(name: str, *arguments: object, expect: int = 0, stdin: str = "") -> sub
     return run
 
 
-def new_key(data: Path, name: str, scope: str = "admin") -> dict[str, str]:
+def new_key(data: Path, name: str, scope: str = "admin", *flags: object) -> dict[str, str]:
     """The header of a new key for the service on this folder."""
-    made = tool("inlier-service", "keys", "create", name, "--scope", scope, "--data", data)
+    made = tool("inlier-service", "keys", "create", name, "--scope", scope, "--data", data, *flags)
     return {"Authorization": f"Bearer {made.stdout.splitlines()[-1]}"}
 
 
