@@ -266,3 +266,10 @@ def test_one_sweeper_at_a_time(tmp_path: Path) -> None:
     ledger.end_lease("sweeper", "b")
     assert ledger.lease("sweeper", "a", 10)
     database.close()
+
+
+def test_a_job_of_five_leases_is_not_taken_from_a_live_worker(settings: Settings) -> None:
+    patient = settings.model_copy(update={"lease_s": 0.5})
+    with TestClient(create_app(patient, PixelEngine(delay_s=2.5))) as client:
+        body = client.post("/v1/inspections", content=flat(9), headers=WAIT).json()
+    assert (body["status"], column(patient, "attempts")) == ("done", [1])
