@@ -27,6 +27,7 @@ from service.metadata import Metadata
 from service.metrics import Metrics
 from service.prepare import Handover, Prepared
 from service.queue.base import Bell, Priority, Queue, QueueUnavailable
+from service.recipes.book import RecipeBook
 from service.runner import prepare
 
 log = logging.getLogger(__name__)
@@ -48,10 +49,12 @@ class Acceptor:
         admission: Admission,
         metrics: Metrics,
         handover: Handover | None,
+        strict_recipes: bool = False,
     ) -> None:
         self._queue, self._ledger, self._engines = queue, ledger, engines
         self._decoder, self._metrics, self._handover = decoder, metrics, handover
         self.admission = admission
+        self._book, self._strict = RecipeBook(ledger.database), strict_recipes
         self._waiters: dict[str, set[asyncio.Event]] = {}
         bell.listen(self._heard)
 
@@ -108,12 +111,20 @@ class Acceptor:
 
     async def _store(self, data: bytes, metadata: Metadata, key: str | None) -> Accepted:
         started = time.monotonic()
+        terms = await asyncio.to_thread(
+            self._book.terms, metadata.recipe, metadata.attributes, strict=self._strict
+        )
         profile = self._engines.profile(metadata.recipe, metadata.profile)
         model = self._engines.serving(metadata.recipe)
         digest = await asyncio.to_thread(request_digest, data, metadata)
         image = await self._decoder.decode(data)
         decode_s = time.monotonic() - started
-        columns = {**model.columns, "profile": profile, "priority": metadata.priority}
+        columns = {
+            **model.columns,
+            "profile": profile,
+            "priority": metadata.priority,
+            "mask_id": terms.mask_id,
+        }
         row = new_row(image, metadata, columns, digest=digest, key=key, image_bytes=len(data))
         if (budget_ms := self._budget_ms(metadata)) is not None:
             row.deadline_at = id_time(row.id) + timedelta(milliseconds=budget_ms)

@@ -12,16 +12,36 @@ from models.engine import Engine
 from service.access.access import Access
 from service.access.gate import Gate
 from service.access.hosts import KnownHosts, allowed_hosts
-from service.api import artifacts, audit, inspections, keys, operations, session, users, webhooks
+from service.api import (
+    artifacts,
+    audit,
+    inspections,
+    keys,
+    masks,
+    models,
+    operations,
+    recipes,
+    reviews,
+    session,
+    thresholds,
+    users,
+    webhooks,
+)
 from service.api.deps import Services
 from service.errors import install_handlers
 from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestContext
 from service.outbox.dispatcher import Dispatcher
 from service.outbox.senders import Senders
+from service.recipes.book import RecipeBook
 from service.review import pages, signin
 from service.runtime import open_runtime, open_store
 from service.settings import Settings
+
+_ROUTERS = (
+    *(inspections, artifacts, reviews, recipes, thresholds, masks, models),
+    *(webhooks, keys, users, session, audit, operations, pages, signin),
+)
 
 
 def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
@@ -41,6 +61,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
             stack.push_async_callback(outbox.close)
             runs = bool(settings.workers_inside)
             runtime = await open_runtime(settings, metrics, stack, ledger, engine, runs=runs)
+            await asyncio.to_thread(RecipeBook(ledger.database).ensure_default)
             await asyncio.to_thread(access.greet, ledger.database)
             outbox.start()
             services = Services(settings, runtime, metrics, outbox, pages.environment(), access, ready=True)
@@ -61,7 +82,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         # A path is right or it is not; a redirect would drop the body of a POST.
         redirect_slashes=False,
     )
-    for module in (inspections, artifacts, webhooks, keys, users, session, audit, operations, pages, signin):
+    for module in _ROUTERS:
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=pages.FOLDER / "static"), name="static")
     install_handlers(app)

@@ -16,6 +16,7 @@ from service.camera.commands import simulate, watch
 from service.commands import guarded, options, settings_from
 from service.db.commands import db
 from service.errors import StartupError
+from service.model_commands import models
 from service.settings import Settings
 
 
@@ -63,6 +64,7 @@ cli.add_command(watch)
 cli.add_command(simulate)
 cli.add_command(keys)
 cli.add_command(users)
+cli.add_command(models)
 
 
 def main() -> None:

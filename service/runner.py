@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from models.decode import Image
+from models.masks import Mask
 from models.samplers import digest_seed
 from service.batching import Job
 from service.conclude import conclude
@@ -21,6 +22,7 @@ from service.engines import EnginePool
 from service.ledger import Ledger
 from service.prepare import Handover, Prepared, network_input
 from service.queue.base import Priority
+from service.recipes.masking import Masks
 
 
 class Runner:
@@ -28,6 +30,7 @@ class Runner:
 
     def __init__(self, ledger: Ledger, engines: EnginePool, decoder: Decoder, handover: Handover) -> None:
         self._ledger, self.engines, self._decoder, self.handover = ledger, engines, decoder, handover
+        self._masks = Masks(ledger.database, ledger.blobs)
 
     async def inspect(self, row: InspectionRow) -> dict[str, Any]:
         """The columns of the finished row; raises what went wrong, Cancelled when the engine is closed."""
@@ -39,8 +42,11 @@ class Runner:
             profile = row.profile
             if profile not in model.manifest.profiles:  # accepted under another model
                 profile = self.engines.default_profile(row.recipe, model.manifest)
+            ignore = None
+            if row.mask_id is not None:
+                ignore = await asyncio.to_thread(self._masks.for_scoring, row.mask_id)
             waited_s = time.monotonic() - prepared.ready
-            finished = await model.batcher.submit(_job(row, prepared, profile))
+            finished = await model.batcher.submit(_job(row, prepared, profile, ignore))
             prepared.spent_s["queue"] = waited_s + finished.queue_s
             rate = self.engines.wish(row.recipe).audit_rate
             return await asyncio.to_thread(
@@ -55,7 +61,7 @@ class Runner:
         return await prepare(model, image, started, {"decode": time.monotonic() - started})
 
 
-def _job(row: InspectionRow, prepared: Prepared, profile: str) -> Job:
+def _job(row: InspectionRow, prepared: Prepared, profile: str, ignore: Mask | None) -> Job:
     deadline = None
     if row.deadline_at is not None:
         deadline = time.monotonic() + (row.deadline_at - datetime.now(UTC)).total_seconds()
@@ -66,6 +72,7 @@ def _job(row: InspectionRow, prepared: Prepared, profile: str) -> Job:
         profile,
         cast(Priority, row.priority),
         deadline,
+        ignore,
     )
 
 

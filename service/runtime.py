@@ -99,7 +99,17 @@ async def open_runtime(
     handover = Handover(settings.queue_size)
     runner = Runner(ledger, engines, decoder, handover)
     worker = Worker(queue, bell, ledger, runner, ending, settings) if runs else None
-    acceptor = Acceptor(queue, bell, ledger, engines, decoder, admission, metrics, handover if runs else None)
+    acceptor = Acceptor(
+        queue,
+        bell,
+        ledger,
+        engines,
+        decoder,
+        admission,
+        metrics,
+        handover if runs else None,
+        settings.strict_recipes,
+    )
     sweeper = Sweeper(queue, ledger, ending, settings.sweep_s)
     runtime = Runtime(ledger, queue, bell, engines, ending, admission, acceptor, sweeper, worker)
     await _start(runtime, settings, stack, engine)

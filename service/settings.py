@@ -22,6 +22,12 @@ class Settings(BaseSettings):
     )
 
     bundle: Path | None = Field(default=None, description="model bundle to serve: the folder `fit` wrote")
+    bundles: Path | None = Field(
+        default=None, description="folder below which bundles may be registered over HTTP"
+    )
+    strict_recipes: bool = Field(
+        default=False, description="true refuses images that name a recipe nobody made"
+    )
     data: Path = Field(default=Path("inlier-data"), description="folder for the database and the images")
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one")

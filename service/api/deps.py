@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
+from uuid import UUID
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
@@ -65,6 +66,13 @@ def services(request: Request) -> Services:
 
 
 Serving = Annotated[Services, Depends(services)]
+Cursor = Annotated[UUID | None, Query(description="from `next`: id of the last item of the page before")]
+RecipeName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="recipe")]
+
+
+def id_text(cursor: UUID | None) -> str | None:
+    """A cursor as the ids are stored."""
+    return None if cursor is None else str(cursor)
 
 
 def page(

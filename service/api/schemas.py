@@ -58,8 +58,21 @@ class ErrorOut(BaseModel):
     detail: str
 
 
+class ReviewStateOut(BaseModel):
+    """What people said of an inspection, after all."""
+
+    state: Literal["none", "good", "defective", "unsure"]
+    revision: int = Field(description="grows with every review; the next one names it")
+    disagreement: bool = Field(description="a person overruled a PASS or a REJECT")
+    wanted: bool = Field(description="a person should look at it")
+    audit: bool = Field(description="a PASS that was drawn at random to be looked at")
+    claimed_by: str | None = Field(description="who is looking at it")
+    claimed_until: datetime | None
+
+
 class LinksOut(BaseModel):
     self: str
+    reviews: str
     page: str = Field(description="result page for a person")
     image: str
     heatmap: str | None = None
@@ -86,6 +99,8 @@ class InspectionOut(BaseModel):
     station: str | None
     captured_at: datetime | None
     attributes: dict[str, Any]
+    review: ReviewStateOut
+    mask_id: str | None = Field(description="ignore mask it is inspected with")
     profile: str = Field(description="reconstruction profile that ran")
     model: ModelOut
     latency_ms: dict[str, float] = Field(
@@ -104,13 +119,13 @@ class PageOut(BaseModel):
 
 _SAME = (
     *("id", "status", "verdict", "created_at", "finished_at", "profile", "latency_ms", "attributes"),
-    *("recipe", "part_id", "serial", "lot", "line", "station", "captured_at"),
+    *("recipe", "part_id", "serial", "lot", "line", "station", "captured_at", "mask_id"),
 )
 
 
 def _links(row: InspectionRow) -> LinksOut:
     own = f"/v1/inspections/{row.id}"
-    links = LinksOut(self=own, page=f"/inspections/{row.id}", image=f"{own}/image")
+    links = LinksOut(self=own, reviews=f"{own}/reviews", page=f"/inspections/{row.id}", image=f"{own}/image")
     if row.heatmap_sha256 is not None:
         links.heatmap = f"{own}/heatmap"
     if row.reconstruction_sha256 is not None:
@@ -123,6 +138,20 @@ def _thresholds(row: InspectionRow) -> ThresholdsOut | None:
         return None
     version = row.threshold.version if row.threshold is not None else None
     return ThresholdsOut(id=row.threshold_id, version=version, review=row.review, reject=row.reject)
+
+
+def _review(row: InspectionRow) -> ReviewStateOut:
+    return ReviewStateOut.model_validate(
+        {
+            "state": row.review_state or "none",
+            "revision": row.review_revision or 0,
+            "disagreement": bool(row.disagreement),
+            "wanted": bool(row.wanted),
+            "audit": bool(row.audit),
+            "claimed_by": row.claimed_by,
+            "claimed_until": row.claimed_until,
+        }
+    )
 
 
 def document(row: InspectionRow) -> InspectionOut:
@@ -141,6 +170,7 @@ def document(row: InspectionRow) -> InspectionOut:
         **{name: getattr(row, name) for name in _SAME},
         score=score,
         thresholds=_thresholds(row),
+        review=_review(row),
         regions=regions,
         model=ModelOut(name=row.model_name, version=row.model_version, hash=row.model_hash),
         image=ImageOut(

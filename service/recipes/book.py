@@ -4,6 +4,7 @@ Everything here blocks and is called in a thread.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.access.principal import SYSTEM, Principal
+from service.access.principal import Principal
 from service.db.repository import audit, recipes
 from service.db.session import Database
 from service.db.tables import RecipeRow
@@ -39,10 +40,10 @@ class RecipeBook:
 
     def ensure_default(self) -> None:
         """Make the recipe of images that name none."""
-        with self._database.write() as session:
+        # Another process may start in this moment, too; then its row is as good.
+        with suppress(IntegrityError), self._database.write() as session:
             if recipes.get(session, DEFAULT) is None:
                 recipes.add(session, DEFAULT, {"description": "images that name no recipe"})
-                audit.record(session, SYSTEM, "recipes.create", f"recipe/{DEFAULT}")
 
     def get(self, name: str) -> RecipeRow:
         with self._database.read() as session:

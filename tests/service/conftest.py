@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from models.bundle import FILES, Bundle, Manifest
 from models.engine import Engine, RawMap
+from models.masks import resize
 from service.access.principal import SYSTEM, Scope
 from service.app import create_app
 from service.db.repository import keys
@@ -88,6 +89,14 @@ def bundle(tiny_bundle: Bundle) -> Bundle:
     return tiny_bundle
 
 
+def _without(image: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """The image with what is ignored painted as the first pixel that is not."""
+    if mask is None:
+        return image
+    inside = resize(mask, (image.shape[1], image.shape[2]))
+    return np.where(inside, image[:, ~inside][:, :1, None], image)
+
+
 class PixelEngine:
     """A stand-in for the model: the score is the image's mean gray value, so rows cannot be mixed up unseen.
 
@@ -111,7 +120,9 @@ class PixelEngine:
         seeds: Sequence[int],
         profile: str,
         should_stop: Callable[[], bool] | None = None,
+        ignore: Sequence[NDArray[np.bool_] | None] | None = None,
     ) -> list[RawMap]:
+        images = np.stack(list(map(_without, images, ignore or [None] * len(images))))
         values = [round(float((image.mean() + 1) * 127.5)) for image in images]
         time.sleep(self.delay_s)
         while not self.go.wait(0.01):

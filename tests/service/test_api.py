@@ -260,7 +260,7 @@ def test_wait_is_capped(settings: Settings) -> None:
 
 def test_full_queue_is_503_with_retry_after(settings: Settings) -> None:
     engine = PixelEngine(delay_s=0.01)
-    small = settings.model_copy(update={"queue_size": 3, "batch_size": 1})
+    small = settings.model_copy(update={"queue_size": 3, "queue_share": 1.0, "batch_size": 1})
     with connected(small, engine) as client:
         engine.go.clear()
         answers = [client.post("/v1/inspections", content=flat(v), headers=PNG) for v in range(5)]

@@ -1,0 +1,80 @@
+"""Bundles that are to be registered, and the files of those that are: nothing in them is ever run here."""
+
+import csv
+import io
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from models.bundle import Bundle, BundleError, load_bundle, sha256_file
+from service.db.tables import ModelRow
+from service.errors import InspectionError
+
+_PICKLE = b"\x80"  # the first byte of every pickle since protocol 2
+_ZIP = b"PK"  # torch's own format is a zip with a pickle in it
+
+
+def locate(folder: Path | None, path: str) -> Path:
+    """The directory of a bundle below the configured folder; InspectionError 422 for any other place."""
+    if folder is None:
+        detail = "no folder of bundles is configured; set --bundles (INLIER_BUNDLES) and put the bundle there"
+        raise InspectionError(422, "bundles-not-configured", detail)
+    parts = PurePosixPath(path).parts
+    if "\\" in path or "\0" in path or PurePosixPath(path).is_absolute() or not parts or ".." in parts:
+        raise refused(f"{path[:200]!r} must be a relative path below the folder of bundles, without '..'")
+    found = folder.resolve()
+    for part in parts:
+        found = found / part
+        if found.is_symlink():
+            raise refused(f"{part!r} in {path[:200]!r} is a symbolic link")
+    if not found.is_dir():
+        raise refused(f"there is no directory {path[:200]!r} in the folder of bundles")
+    return found
+
+
+def examine(path: Path) -> Bundle:
+    """The bundle in a directory, every file compared with its hash and its format; InspectionError 422."""
+    try:
+        bundle = load_bundle(path)
+        for name in bundle.manifest.files:
+            _check_format(bundle.file(name))
+    except (BundleError, OSError, SafetensorError) as error:
+        raise refused(" ".join(str(error).split())[:1000]) from None
+    return bundle
+
+
+def refused(reason: str) -> InspectionError:
+    return InspectionError(422, "invalid-bundle", f"the bundle is refused: {reason}")
+
+
+def _check_format(file: Path) -> None:
+    if file.suffix == ".safetensors":
+        with safe_open(file, "numpy"):
+            return
+    with file.open("rb") as opened:
+        start = opened.read(2)
+    if start[:1] == _PICKLE or start == _ZIP:
+        raise BundleError(f"{file.name} holds a pickle or an archive")
+
+
+def read_file(row: ModelRow, name: str) -> bytes:
+    """A file of a registered bundle, as it was registered; InspectionError 404 when it is gone or changed."""
+    expected = (row.manifest or {}).get("files", {}).get(name)
+    file = Path(row.path) / name
+    try:
+        if not row.path or expected is None or file.is_symlink() or sha256_file(file) != expected:
+            raise OSError
+        return file.read_bytes()
+    except OSError:
+        detail = f"{name} of model {row.hash[:12]} is not where the bundle was registered, or was changed"
+        raise InspectionError(404, "bundle-file-missing", detail) from None
+
+
+def audit_rows(data: bytes) -> list[dict[str, Any]]:
+    """`audit.csv`: training images, the most suspicious first."""
+    found = csv.DictReader(io.StringIO(data.decode("utf-8")))
+    return [
+        {"rank": int(row["rank"]), "image": row["image"], "score": float(row["calibrated_score"])}
+        for row in found
+    ]

@@ -1,0 +1,108 @@
+"""A bundle's life beside activation: lists, shadows, retirement, and what happened when."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.db.tables import InspectionRow, ModelEventRow, ModelRow, RecipeRow
+from service.errors import InspectionError
+from service.ids import new_id
+
+SHADOWED, UNSHADOWED, RETIRED = "shadowed", "unshadowed", "retired"
+
+
+def need(session: Session, model_hash: str) -> ModelRow:
+    """The model; 404 if none of this hash is registered."""
+    row = session.get(ModelRow, model_hash)
+    if row is None:
+        detail = f"no model {model_hash[:64]!r} is registered here; register its bundle with POST /v1/models"
+        raise InspectionError(404, "unknown-model", detail)
+    return row
+
+
+def listed(session: Session, *, name: str | None, state: str | None, limit: int) -> Sequence[ModelRow]:
+    """Models, the last registered first."""
+    query = select(ModelRow).order_by(ModelRow.registered_at.desc(), ModelRow.hash).limit(limit)
+    if name is not None:
+        query = query.where(ModelRow.name == name)
+    if state is not None:
+        query = query.where(ModelRow.state == state)
+    return session.scalars(query).all()
+
+
+def by_prefix(session: Session, prefix: str) -> Sequence[ModelRow]:
+    """Models whose hash begins so; `prefix` is hexadecimal."""
+    return session.scalars(select(ModelRow).where(ModelRow.hash.startswith(prefix)).limit(2)).all()
+
+
+def uses(session: Session) -> Mapping[str, list[str]]:
+    """The recipes that each model inspects, by its hash."""
+    query = select(RecipeRow.model_hash, RecipeRow.name).where(RecipeRow.model_hash.is_not(None))
+    found: dict[str, list[str]] = {}
+    for model_hash, recipe in session.execute(query.order_by(RecipeRow.name)):
+        found.setdefault(str(model_hash), []).append(recipe)
+    return found
+
+
+def active(session: Session, recipe: str) -> str | None:
+    """The model a recipe names, or else the one that inspected its newest image."""
+    named = session.scalar(select(RecipeRow.model_hash).where(RecipeRow.name == recipe))
+    if named is not None:
+        return named
+    query = select(InspectionRow.model_hash).where(InspectionRow.recipe == recipe)
+    found = session.scalar(query.order_by(InspectionRow.id.desc()).limit(1))
+    if found is not None:
+        return found
+    # Nothing was inspected: the service's own, of which there is one unless recipes name others.
+    own = session.scalars(select(ModelRow.hash).where(ModelRow.state == "active").limit(2)).all()
+    return own[0] if len(own) == 1 else None
+
+
+def shadows(session: Session) -> Mapping[str, list[str]]:
+    """The recipes that each model shadows, by its hash."""
+    query = select(RecipeRow.shadow_hash, RecipeRow.name).where(RecipeRow.shadow_hash.is_not(None))
+    found: dict[str, list[str]] = {}
+    for model_hash, recipe in session.execute(query.order_by(RecipeRow.name)):
+        found.setdefault(str(model_hash), []).append(recipe)
+    return found
+
+
+def events(
+    session: Session, *, model_hash: str | None, recipe: str | None, before: str | None, limit: int
+) -> Sequence[ModelEventRow]:
+    """What was done, newest first."""
+    query = select(ModelEventRow).order_by(ModelEventRow.id.desc()).limit(limit)
+    if model_hash is not None:
+        query = query.where(ModelEventRow.model_hash == model_hash)
+    if recipe is not None:
+        query = query.where(ModelEventRow.recipe == recipe)
+    if before is not None:
+        query = query.where(ModelEventRow.id < before)
+    return session.scalars(query).all()
+
+
+def note(
+    session: Session,
+    recipe: str | None,
+    model_hash: str,
+    previous: str | None,
+    action: str,
+    who: str,
+    why: str,
+) -> None:
+    """One step in a model's life."""
+    session.add(
+        ModelEventRow(
+            id=new_id(),
+            recipe=recipe,
+            model_hash=model_hash,
+            previous_hash=previous,
+            action=action,
+            who=who,
+            why=why,
+            created_at=datetime.now(UTC),
+        )
+    )
+    session.flush()

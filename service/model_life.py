@@ -1,0 +1,108 @@
+"""What is done with bundles besides activating them: registered, shadowed, retired; each is one transaction.
+
+Activation is in `service.engines`: there the bundle is loaded first. Everything here blocks and is called
+in a thread.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.access.principal import Principal
+from service.bundles import examine
+from service.db.repository import audit, model_life, models, recipes
+from service.db.session import Database
+from service.db.tables import ModelEventRow, ModelRow
+from service.errors import InspectionError
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Models and the recipes they inspect and shadow, by hash."""
+
+    rows: Sequence[ModelRow]
+    uses: Mapping[str, list[str]]
+    shadows: Mapping[str, list[str]]
+
+
+class ModelBook:
+    """All models of a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def listed(self, *, name: str | None = None, state: str | None = None, limit: int = 100) -> Listed:
+        with self._database.read() as session:
+            rows = model_life.listed(session, name=name, state=state, limit=limit)
+            return Listed(rows, model_life.uses(session), model_life.shadows(session))
+
+    def one(self, model_hash: str) -> Listed:
+        """One model; 404 if it is not registered."""
+        with self._database.read() as session:
+            row = model_life.need(session, model_hash)
+            return Listed([row], model_life.uses(session), model_life.shadows(session))
+
+    def recipes(self) -> list[str]:
+        """Names of all recipes in use."""
+        with self._database.read() as session:
+            return list(recipes.names(session, limit=10_000))
+
+    def get(self, model_hash: str) -> ModelRow:
+        return self.one(model_hash).rows[0]
+
+    def events(
+        self, *, model_hash: str | None, recipe: str | None, before: str | None, limit: int
+    ) -> Sequence[ModelEventRow]:
+        with self._database.read() as session:
+            return model_life.events(
+                session, model_hash=model_hash, recipe=recipe, before=before, limit=limit
+            )
+
+    def register(self, who: Principal, path: Path) -> tuple[ModelRow, bool]:
+        """Verify a bundle and remember it; False if it was known. Nothing of it is run."""
+        bundle = examine(path)
+        with self._database.write() as session:
+            known = models.get(session, bundle.hash) is not None
+            row = models.register(session, bundle.manifest, bundle.hash, str(bundle.path), who=who.name)
+            audit.record(session, who, "models.register", f"model/{bundle.hash}", {"path": row.path})
+            return row, not known
+
+    def shadow(self, who: Principal, model_hash: str, recipe: str, *, on: bool, why: str) -> None:
+        """Let a model shadow a recipe, or end that; 409 for the one that inspects it, or shadows it not."""
+        with self._database.write() as session:
+            model = model_life.need(session, model_hash)
+            row = recipes.need(session, recipe, lock=True)
+            if on and row.model_hash == model_hash:
+                detail = f"model {model_hash[:12]} inspects recipe {recipe} itself"
+                raise InspectionError(409, "model-active", detail)
+            if not on and row.shadow_hash != model_hash:
+                raise InspectionError(
+                    409, "not-a-shadow", f"model {model_hash[:12]} does not shadow recipe {recipe}"
+                )
+            previous = row.shadow_hash if on else None
+            recipes.change(session, row, {"shadow_hash": model_hash if on else None})
+            for changed in (model, None if previous is None else models.get(session, previous)):
+                if changed is not None and changed.state in ("candidate", "shadow", "retired"):
+                    shadowing = changed.hash in model_life.shadows(session)
+                    changed.state = "shadow" if shadowing else "candidate"
+            action = model_life.SHADOWED if on else model_life.UNSHADOWED
+            model_life.note(session, recipe, model_hash, previous, action, who.name, why)
+            audit.record(
+                session, who, f"models.{action}", f"recipe/{recipe}", {"model": model_hash, "why": why}
+            )
+
+    def retire(self, who: Principal, model_hash: str, *, own: str | None, why: str) -> None:
+        """Take a model out of the choice; 409 while it inspects or shadows something, or is `own`."""
+        with self._database.write() as session:
+            row = model_life.need(session, model_hash)
+            used = [
+                *model_life.uses(session).get(model_hash, []),
+                *model_life.shadows(session).get(model_hash, []),
+            ]
+            if used or model_hash == own:
+                what = f"recipes {', '.join(used[:10])}" if used else "every recipe that names no other"
+                detail = f"model {model_hash[:12]} is used by {what}; activate another one there first"
+                raise InspectionError(409, "model-in-use", detail)
+            row.state = "retired"
+            model_life.note(session, None, model_hash, None, model_life.RETIRED, who.name, why)
+            audit.record(session, who, "models.retired", f"model/{model_hash}", {"why": why})
