@@ -13,7 +13,7 @@ import click
 from service.access.keys_cli import keys
 from service.access.users_cli import users
 from service.camera.commands import simulate, watch
-from service.commands import guarded, options, settings_from
+from service.commands import STORE, guarded, options, settings_from
 from service.db.commands import db
 from service.errors import StartupError
 from service.model_commands import models
@@ -34,17 +34,9 @@ def serve(**flags: Any) -> None:
 
 @cli.command()
 @options(
-    *("bundle", "data", "host", "metrics_port", "database_url", "redis_url", "lease_s", "max_attempts"),
-    *("sweep_s", "runtime", "device", "threads", "profile", "max_pixels", "decode_processes"),
-    *(
-        "decode_timeout_s",
-        "batching",
-        "batch_size",
-        "batch_delay_ms",
-        "shutdown_grace_s",
-        "log_level",
-        "log_format",
-    ),
+    *("bundle", *STORE, "host", "metrics_port", "redis_url", "lease_s", "max_attempts", "sweep_s"),
+    *("runtime", "device", "threads", "profile", "max_pixels", "decode_processes", "decode_timeout_s"),
+    *("batching", "batch_size", "batch_delay_ms", "shutdown_grace_s", "log_level", "log_format"),
 )
 def worker(**flags: Any) -> None:
     """Run the model for `serve --workers-inside 0`; start as many as there are GPUs."""

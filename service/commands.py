@@ -14,6 +14,11 @@ from service.errors import StartupError
 from service.settings import Settings, limit_opencv, settings_problem
 
 _EXIT_STARTUP = 2
+STORE = (
+    *("data", "database_url", "blobs"),
+    *("s3_endpoint", "s3_region", "s3_access_key", "s3_secret_key", "s3_timeout_s"),
+)
+"""The settings that say where rows, images and maps are."""
 
 
 def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

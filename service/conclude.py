@@ -10,7 +10,7 @@ from models.anomaly import Verdict
 from models.bundle import Thresholds
 from service import render
 from service.batching import Finished
-from service.blobs import BlobMissing
+from service.blobs import BlobMissing, BlobsUnavailable
 from service.db.tables import InspectionRow
 from service.engine_loader import Model
 from service.errors import InspectionError, as_inspection_error
@@ -89,7 +89,7 @@ def failure(error: Exception) -> dict[str, Any]:
         code, detail = "engine-output", f"the model gave no usable answer: {error}"
     elif isinstance(error, BlobMissing):
         code, detail = "image-missing", "the stored image is gone, so it cannot be inspected any more"
-    elif isinstance(error, (InspectionError, OSError, OperationalError)):
+    elif isinstance(error, (InspectionError, OSError, OperationalError, BlobsUnavailable)):
         known = as_inspection_error(error)
         code, detail = known.code, known.detail
     return failed(code, detail)

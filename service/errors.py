@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from service.blobs.base import BlobsUnavailable
+
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL = ("is full", "No space left")  # as SQLite and as PostgreSQL say it
 
@@ -90,6 +92,9 @@ def as_inspection_error(error: Exception) -> InspectionError:
         if not full:
             detail = "the database does not answer; nothing was stored, send the request again"
             return InspectionError(503, "database-unavailable", detail, retry_after_s=5)
+    if isinstance(error, BlobsUnavailable):
+        detail = "the store of images does not answer; nothing was accepted, send the request again"
+        return InspectionError(503, "storage-unavailable", detail, retry_after_s=5)
     if full:
         detail = "the disk of the service is full; nothing was stored, free space and send the request again"
         return InspectionError(507, "storage-full", detail, retry_after_s=60)
@@ -137,6 +142,7 @@ def install_handlers(app: FastAPI) -> None:
     """Register the handlers; exceptions of no known kind are caught by the request middleware."""
     app.add_exception_handler(InspectionError, _inspection_error)
     app.add_exception_handler(OperationalError, _inspection_error)
+    app.add_exception_handler(BlobsUnavailable, _inspection_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation)
 

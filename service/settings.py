@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.outbox.allow import AllowList
@@ -55,6 +55,21 @@ class Settings(BaseSettings):
         le=65535,
         description="TCP port of a `worker` for metrics and health; 0: a free one",
     )
+    blobs: str | None = Field(
+        default=None,
+        description="folder or `s3://bucket/prefix` for images and maps [default: blobs in the data folder]",
+    )
+    s3_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]+$",
+        description="address of an S3-compatible store [default: Amazon's of the region]",
+    )
+    s3_region: str = Field(default="us-east-1", description="region of the bucket")
+    s3_access_key: str | None = Field(default=None, description="access key [default: as AWS tools find it]")
+    s3_secret_key: SecretStr | None = Field(
+        default=None, description="secret key; better as a variable, which no process list shows"
+    )
+    s3_timeout_s: float = Field(default=10.0, gt=0, description="longest time to wait for the store")
     runtime: Literal["onnx", "torch"] = Field(default="onnx", description="what runs the network")
     device: Literal["cpu", "gpu"] = Field(default="cpu", description="where the network runs")
     threads: int = Field(default=0, ge=0, le=1024, description="threads of the network; 0 for one per core")

@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from models.samplers import Cancelled
 from service.batching import Expired
+from service.blobs import BlobsUnavailable
 from service.conclude import expired, failed, failure, is_final
 from service.db.tables import InspectionRow
 from service.ending import Ending, NotStored
@@ -162,7 +163,7 @@ class Worker:
         except asyncio.CancelledError:
             if job.ended:
                 await _told(self._queue.done(job.lease))
-        except NotStored:
+        except (NotStored, BlobsUnavailable):
             pass  # not acknowledged: it comes again when its lease has run out
         except Exception as error:
             await self._failed(job, row, error)

@@ -14,7 +14,7 @@ from models.bundle import Bundle
 from service.access.principal import SYSTEM, Principal
 from service.admission import Admission, ServiceRate
 from service.app import create_app
-from service.blobs import BlobStore
+from service.blobs import DiskBlobs
 from service.db.session import Database
 from service.errors import InspectionError
 from service.ledger import Ledger
@@ -33,7 +33,7 @@ OTHER = Principal("cam2", "camera", "key")
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     database = Database(f"sqlite:///{tmp_path / 'x.sqlite3'}")
     database.migrate()
-    yield Ledger(database, BlobStore(tmp_path / "blobs"))
+    yield Ledger(database, DiskBlobs(tmp_path / "blobs"))
     database.close()
 
 
@@ -126,7 +126,7 @@ def test_a_full_disk_is_507_and_nothing_is_accepted(
 
     with TestClient(create_app(settings, PixelEngine())) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(BlobStore, "put", full)
+            patch.setattr(DiskBlobs, "put", full)
             answer = client.post("/v1/inspections", content=flat(9), headers=PNG)
         assert (answer.status_code, answer.json()["type"]) == (507, "urn:inlier:problem:storage-full")
         assert int(answer.headers["retry-after"]) >= 1

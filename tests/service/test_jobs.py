@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from models.samplers import Cancelled
 from service.access.principal import SYSTEM
 from service.app import create_app
-from service.blobs import BlobStore
+from service.blobs import DiskBlobs
 from service.db.session import Database
 from service.db.tables import InspectionRow
 from service.ledger import Ledger
@@ -256,7 +256,7 @@ def test_a_lost_job_is_queued_again(settings: Settings) -> None:
 def test_one_sweeper_at_a_time(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'x.sqlite3'}")
     database.migrate()
-    ledger = Ledger(database, BlobStore(tmp_path / "blobs"))
+    ledger = Ledger(database, DiskBlobs(tmp_path / "blobs"))
     assert ledger.lease("sweeper", "a", 0.3)
     assert not ledger.lease("sweeper", "b", 10)
     assert ledger.lease("sweeper", "a", 0.3)

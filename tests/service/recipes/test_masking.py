@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.blobs import BlobStore
+from service.blobs import DiskBlobs
 from service.db.session import Database
 from service.recipes.book import RecipeBook
 from service.recipes.masking import Masks
@@ -18,7 +18,7 @@ SIZE = (32, 32)
 
 @pytest.fixture
 def masks(line: Database, tmp_path: Path) -> Masks:
-    return Masks(line, BlobStore(tmp_path / "blobs"))
+    return Masks(line, DiskBlobs(tmp_path / "blobs"))
 
 
 def left(height: int = 30, width: int = 40) -> NDArray[np.bool_]:
