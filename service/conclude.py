@@ -1,6 +1,5 @@
 """From the engine's answer, or an error, to the columns of an ended inspection."""
 
-import hashlib
 import time
 from typing import Any
 
@@ -16,6 +15,7 @@ from service.engine_loader import Model
 from service.errors import InspectionError, as_inspection_error
 from service.ledger import Ledger
 from service.prepare import Prepared
+from service.recipes.sampling import drawn_for_audit
 from service.verdict import EngineOutputError, judge
 
 
@@ -36,7 +36,7 @@ def conclude(
     size = (row.image_height_px, row.image_width_px)
     judged = judge(raw, calibration, Thresholds(review=limits.review, reject=limits.reject), size)
     heatmap, scale = render.encode_map(raw.map)
-    audit = judged.verdict is Verdict.PASS and drawn(row.id, audit_rate)
+    audit = judged.verdict is Verdict.PASS and drawn_for_audit(row.id, audit_rate)
     values: dict[str, Any] = {
         "status": "done",
         "verdict": judged.verdict.value,
@@ -69,12 +69,6 @@ def conclude(
     }
     values["latency_ms"] = {stage: round(1000 * seconds, 3) for stage, seconds in spent_s.items()}
     return values
-
-
-def drawn(identifier: str, rate: float) -> bool:
-    """Whether a PASS is among those that a person looks at: at random, but the same at every attempt."""
-    digest = hashlib.sha256(identifier.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < rate * 2**64
 
 
 def is_final(error: Exception) -> bool:

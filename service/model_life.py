@@ -86,7 +86,7 @@ class ModelBook:
                     shadowing = changed.hash in model_life.shadows(session)
                     changed.state = "shadow" if shadowing else "candidate"
             action = model_life.SHADOWED if on else model_life.UNSHADOWED
-            model_life.note(session, recipe, model_hash, previous, action, who.name, why)
+            models.note(session, recipe, model_hash, previous, action, who.name, why)
             audit.record(
                 session, who, f"models.{action}", f"recipe/{recipe}", {"model": model_hash, "why": why}
             )
@@ -104,5 +104,5 @@ class ModelBook:
                 detail = f"model {model_hash[:12]} is used by {what}; activate another one there first"
                 raise InspectionError(409, "model-in-use", detail)
             row.state = "retired"
-            model_life.note(session, None, model_hash, None, model_life.RETIRED, who.name, why)
+            models.note(session, None, model_hash, None, model_life.RETIRED, who.name, why)
             audit.record(session, who, "models.retired", f"model/{model_hash}", {"why": why})

@@ -1,14 +1,12 @@
 """A bundle's life beside activation: lists, shadows, retirement, and what happened when."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.db.tables import InspectionRow, ModelEventRow, ModelRow, RecipeRow
 from service.errors import InspectionError
-from service.ids import new_id
 
 SHADOWED, UNSHADOWED, RETIRED = "shadowed", "unshadowed", "retired"
 
@@ -81,28 +79,3 @@ def events(
     if before is not None:
         query = query.where(ModelEventRow.id < before)
     return session.scalars(query).all()
-
-
-def note(
-    session: Session,
-    recipe: str | None,
-    model_hash: str,
-    previous: str | None,
-    action: str,
-    who: str,
-    why: str,
-) -> None:
-    """One step in a model's life."""
-    session.add(
-        ModelEventRow(
-            id=new_id(),
-            recipe=recipe,
-            model_hash=model_hash,
-            previous_hash=previous,
-            action=action,
-            who=who,
-            why=why,
-            created_at=datetime.now(UTC),
-        )
-    )
-    session.flush()

@@ -36,7 +36,7 @@ def register(
         session.add(row)
         session.flush()
         if who is not None:
-            _note(session, None, model_hash, None, REGISTERED, who, "")
+            note(session, None, model_hash, None, REGISTERED, who, "")
     row.path = path or row.path
     row.manifest = manifest.model_dump(mode="json")
     session.flush()
@@ -77,7 +77,7 @@ def activate(
     if row.shadow_hash == model_hash:
         row.shadow_hash = None
     session.flush()
-    _note(session, recipe, model_hash, previous, action, who, why)
+    note(session, recipe, model_hash, previous, action, who, why)
     set_state(session, model_hash, "active")
     if previous != model_hash and not in_use(session, previous):
         set_state(session, previous, "retired")
@@ -110,7 +110,7 @@ def before(session: Session, recipe: str, model_hash: str) -> str | None:
     )
 
 
-def _note(
+def note(
     session: Session,
     recipe: str | None,
     model_hash: str,
@@ -119,6 +119,7 @@ def _note(
     who: str,
     why: str,
 ) -> None:
+    """One step in a bundle's life."""
     session.add(
         ModelEventRow(
             id=new_id(),
