@@ -17,6 +17,7 @@ from service.commands import STORE, guarded, options, settings_from
 from service.db.commands import db
 from service.errors import StartupError
 from service.model_commands import models
+from service.prune_command import prune
 from service.settings import Settings
 
 
@@ -52,6 +53,7 @@ def worker(**flags: Any) -> None:
 
 
 cli.add_command(db)
+cli.add_command(prune)
 cli.add_command(watch)
 cli.add_command(simulate)
 cli.add_command(keys)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,7 +17,7 @@ from models.engine import Engine
 from service.accept import Acceptor
 from service.admission import Admission
 from service.batching import Batching, open_batching
-from service.blobs import BlobStore, DiskBlobs
+from service.blobs.open import open_blobs
 from service.db.session import Database
 from service.decode import Decoder
 from service.ending import Ending
@@ -39,7 +38,6 @@ from service.worker import Worker
 
 log = logging.getLogger(__name__)
 _IO_THREADS = 32
-_HALF_WRITTEN_S = 3600.0  # nobody writes one blob for so long
 
 
 @dataclass
@@ -164,25 +162,6 @@ def _make_batcher(settings: Settings, metrics: Metrics, admission: Admission) ->
         return batcher
 
     return make
-
-
-def open_blobs(settings: Settings, *, alone: bool) -> BlobStore:
-    """Where images and maps are; `alone`: nobody else writes there, so what was left can be removed."""
-    if (settings.blobs or "").startswith("s3://"):
-        from service.blobs.s3 import open_s3  # its client is loaded only where it is used
-
-        return open_s3(settings)
-    if "://" in (settings.blobs or ""):
-        raise StartupError(f"--blobs {settings.blobs} is neither a folder nor s3://bucket/prefix")
-    folder = settings.data / "blobs" if settings.blobs is None else Path(settings.blobs)
-    try:
-        blobs = DiskBlobs(folder)
-        # A folder outside the locked one may have other writers.
-        blobs.sweep(0.0 if alone and settings.blobs is None else _HALF_WRITTEN_S)
-    except OSError as error:
-        hint = "--data" if settings.blobs is None else "--blobs"
-        raise StartupError(f"{folder} cannot be used ({error.strerror}); see {hint}") from None
-    return blobs
 
 
 async def _queue(settings: Settings, stack: AsyncExitStack) -> tuple[Queue, Bell]:

@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.blobs import BlobMissing, BlobStore, BlobsUnavailable, DiskBlobs
+from service.blobs.open import open_blobs
 from service.db.session import Database
 from service.db.tables import InspectionRow
 from service.errors import StartupError
-from service.runtime import open_blobs
 from service.settings import Settings
 from tests.service.conftest import PixelEngine, flat
 from tests.service.s3 import BUCKET, PrivateS3
