@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 from models.bundle import Bundle, Manifest
 from models.engine import Engine
 from service import engine_loader as loader
+from service import model_life
 from service.access.principal import Principal
-from service.db.repository import audit, models, outbox, thresholds
+from service.db.repository import models, thresholds
 from service.db.repository.models import Wish
 from service.db.session import Database
-from service.db.tables import ModelRow
 from service.engine_loader import MakeBatcher, Model
 from service.errors import InspectionError, StartupError
 from service.metrics import Metrics
@@ -120,22 +120,6 @@ class EnginePool:
 
     # --- changes, each with its entry in the audit log ---
 
-    async def register(self, path: str, who: Principal) -> ModelRow:
-        """Verify the bundle in a folder of this machine and remember it; InspectionError 422 if not one."""
-        try:
-            bundle = await asyncio.to_thread(loader.verified, Path(path))
-        except StartupError as error:
-            raise loader.unusable(error) from None
-
-        def store() -> ModelRow:
-            with self._database.write() as session:
-                row = models.register(session, bundle.manifest, bundle.hash, str(bundle.path), who=who.name)
-                audit.record(session, who, "models.register", f"model/{bundle.hash}", {"path": row.path})
-                return row
-
-        self._unusable.pop(bundle.hash, None)
-        return await asyncio.to_thread(store)
-
     async def activate(self, recipe: str, model_hash: str, who: Principal, why: str) -> Model:
         """Let a registered bundle inspect a recipe from now on; on any error the old one stays.
 
@@ -157,15 +141,12 @@ class EnginePool:
     async def _switch(self, recipe: str, model_hash: str, who: Principal, why: str, action: str) -> Model:
         model = await self._loaded(model_hash, again=True)
         previous = self.serving(recipe).hash
-        told = {"recipe": recipe, "model_hash": model_hash, "previous_hash": previous, "why": why}
 
         def store() -> None:
             with self._database.write() as session:
-                models.activate(
-                    session, recipe, model_hash, previous=previous, who=who.name, why=why, action=action
+                model_life.activate(
+                    session, who, recipe, model_hash, previous=previous, why=why, action=action
                 )
-                audit.record(session, who, f"models.{action}", f"recipe/{recipe}", told)
-                outbox.announce(session, "model.activated", recipe, {**told, "who": who.name})
 
         await asyncio.to_thread(store)
         await self._follow_plan()

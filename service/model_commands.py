@@ -9,7 +9,7 @@ import click
 from sqlalchemy.orm import Session
 
 from service.access.cli import database_options, me, on_database
-from service.db.repository import audit, model_life, outbox
+from service.db.repository import model_life
 from service.db.repository import models as rows
 from service.db.tables import ModelRow
 from service.errors import StartupError
@@ -46,12 +46,11 @@ def register_model(path: Path, **flags: Any) -> None:
     """Verify the bundle in folder PATH and remember it; prints its hash, alone on the last line."""
 
     def run(session: Session) -> Iterable[str]:
-        from service.bundles import examine  # late: it imports OpenCV, whose limit is in the environment now
+        from service import model_life as life  # late: OpenCV's limit is in the environment now
+        from service.bundles import examine
 
         bundle = examine(path)
-        who = me()
-        rows.register(session, bundle.manifest, bundle.hash, str(bundle.path), who=who.name)
-        audit.record(session, who, "models.register", f"model/{bundle.hash}", {"path": str(bundle.path)})
+        life.register(session, me(), bundle)
         return [f"{bundle.manifest.name} {bundle.manifest.version} is registered", bundle.hash]
 
     on_database(flags, run)
@@ -89,15 +88,13 @@ def rollback_model(recipe: str, why: str, **flags: Any) -> None:
 
 
 def _activate(session: Session, recipe: str, row: ModelRow, why: str, action: str) -> Iterable[str]:
+    from service import model_life as life
     from service.bundles import examine
 
     if examine(Path(row.path)).hash != row.hash:
         raise StartupError(f"{row.path} holds another bundle than was registered")
-    who, previous = me(), model_life.active(session, recipe) or row.hash
-    rows.activate(session, recipe, row.hash, previous=previous, who=who.name, why=why, action=action)
-    told = {"recipe": recipe, "model_hash": row.hash, "previous_hash": previous, "why": why}
-    audit.record(session, who, f"models.{action}", f"recipe/{recipe}", told)
-    outbox.announce(session, "model.activated", recipe, {**told, "who": who.name})
+    previous = model_life.active(session, recipe) or row.hash
+    life.activate(session, me(), recipe, row.hash, previous=previous, why=why, action=action)
     return [f"recipe {recipe} is inspected by {row.name} {row.version} ({row.hash})"]
 
 

@@ -1,16 +1,19 @@
-"""What is done with bundles besides activating them: registered, shadowed, retired; each is one transaction.
+"""What is done with bundles: registered, activated, shadowed, retired; with audit entry and messages.
 
-Activation is in `service.engines`: there the bundle is loaded first. Everything here blocks and is called
-in a thread.
+A process that serves activates through `service.engines`: there the bundle is loaded first. Everything here
+blocks and is called in a thread.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
+from models.bundle import Bundle
 from service.access.principal import Principal
 from service.bundles import examine
-from service.db.repository import audit, model_life, models, recipes
+from service.db.repository import audit, model_life, models, outbox, recipes
 from service.db.session import Database
 from service.db.tables import ModelEventRow, ModelRow
 from service.errors import InspectionError
@@ -23,6 +26,24 @@ class Listed:
     rows: Sequence[ModelRow]
     uses: Mapping[str, list[str]]
     shadows: Mapping[str, list[str]]
+
+
+def register(session: Session, who: Principal, bundle: Bundle) -> tuple[ModelRow, bool]:
+    """Remember a verified bundle; False if it was known."""
+    known = models.get(session, bundle.hash) is not None
+    row = models.register(session, bundle.manifest, bundle.hash, str(bundle.path), who=who.name)
+    audit.record(session, who, "models.register", f"model/{bundle.hash}", {"path": row.path})
+    return row, not known
+
+
+def activate(
+    session: Session, who: Principal, recipe: str, model_hash: str, *, previous: str, why: str, action: str
+) -> None:
+    """Let a registered bundle inspect a recipe; `action` is `models.ACTIVATED` or `ROLLED_BACK`."""
+    models.activate(session, recipe, model_hash, previous=previous, who=who.name, why=why, action=action)
+    told = {"recipe": recipe, "model_hash": model_hash, "previous_hash": previous, "why": why}
+    audit.record(session, who, f"models.{action}", f"recipe/{recipe}", told)
+    outbox.announce(session, "model.activated", recipe, {**told, "who": who.name})
 
 
 class ModelBook:
@@ -62,10 +83,7 @@ class ModelBook:
         """Verify a bundle and remember it; False if it was known. Nothing of it is run."""
         bundle = examine(path)
         with self._database.write() as session:
-            known = models.get(session, bundle.hash) is not None
-            row = models.register(session, bundle.manifest, bundle.hash, str(bundle.path), who=who.name)
-            audit.record(session, who, "models.register", f"model/{bundle.hash}", {"path": row.path})
-            return row, not known
+            return register(session, who, bundle)
 
     def shadow(self, who: Principal, model_hash: str, recipe: str, *, on: bool, why: str) -> None:
         """Let a model shadow a recipe, or end that; 409 for the one that inspects it, or shadows it not."""

@@ -16,6 +16,7 @@ from service.db.repository import models
 from service.db.session import Database
 from service.db.tables import ModelEventRow, ModelRow
 from service.errors import InspectionError, StartupError
+from service.model_life import ModelBook
 from service.settings import Settings
 from tests.service.conftest import png, texture
 
@@ -40,6 +41,10 @@ def call(client: TestClient, name: str, *arguments: Any) -> Any:
     return client.portal.call(getattr(client.app.state.services.engines, name), *arguments)
 
 
+def register(client: TestClient, path: Path) -> None:
+    ModelBook(client.app.state.services.database).register(WHO, path)
+
+
 def post(client: TestClient, recipe: str = "default", seed: int = 1) -> dict[str, Any]:
     query = {"recipe": recipe}
     answer = client.post("/v1/inspections", params=query, content=png(texture(seed)), headers=WAIT)
@@ -50,7 +55,7 @@ def post(client: TestClient, recipe: str = "default", seed: int = 1) -> dict[str
 def test_swaps_and_rollbacks_under_load(
     real: TestClient, bundle: Bundle, second: Bundle, settings: Settings
 ) -> None:
-    call(real, "register", str(second.path), WHO)
+    register(real, second.path)
     bodies: list[dict[str, Any]] = []
     failures: list[Exception] = []
     stop = threading.Event()
@@ -96,7 +101,7 @@ def test_swaps_and_rollbacks_under_load(
 def test_a_damaged_bundle_leaves_the_old_model_serving(
     real: TestClient, bundle: Bundle, second: Bundle
 ) -> None:
-    call(real, "register", str(second.path), WHO)
+    register(real, second.path)
     with (second.path / "model.onnx").open("ab") as file:
         file.write(b"x")
     with pytest.raises(InspectionError, match="sha256") as refused:
@@ -110,14 +115,14 @@ def test_a_damaged_bundle_leaves_the_old_model_serving(
         call(real, "rollback", "default", WHO, "worse")
     assert nothing.value.status == 409
     with pytest.raises(InspectionError) as none:
-        call(real, "register", str(second.path), WHO)
+        register(real, second.path)
     assert none.value.status == 422
 
 
 def test_a_bundle_exchanged_on_disk_is_not_the_registered_one(
     real: TestClient, bundle: Bundle, second: Bundle, tmp_path: Path
 ) -> None:
-    call(real, "register", str(second.path), WHO)
+    register(real, second.path)
     shutil.rmtree(second.path)
     variant(bundle, second.path, "3")
     with pytest.raises(InspectionError, match="another bundle"):
@@ -129,7 +134,7 @@ def test_each_recipe_has_its_model_also_after_a_restart(
 ) -> None:
     served = settings.model_copy(update={"bundle": bundle.path, "threads": 1})
     with TestClient(create_app(served)) as client:
-        call(client, "register", str(second.path), WHO)
+        register(client, second.path)
         call(client, "activate", "bolt", second.hash, WHO, "made for bolts")
         assert post(client, "bolt")["model"]["hash"] == second.hash
         assert post(client)["model"]["hash"] == bundle.hash
@@ -139,7 +144,7 @@ def test_each_recipe_has_its_model_also_after_a_restart(
 
 
 def test_another_process_follows_within_seconds(real: TestClient, second: Bundle, settings: Settings) -> None:
-    call(real, "register", str(second.path), WHO)
+    register(real, second.path)
     database = Database(settings.url)  # as another process changes it
     with database.write() as session:
         own = real.app.state.services.engines.own.hash
@@ -156,7 +161,7 @@ def test_an_unusable_active_model_is_told_at_the_start(
 ) -> None:
     served = settings.model_copy(update={"bundle": bundle.path, "threads": 1})
     with TestClient(create_app(served)) as client:
-        call(client, "register", str(second.path), WHO)
+        register(client, second.path)
         call(client, "activate", "bolt", second.hash, WHO, "made for bolts")
     shutil.rmtree(second.path)
     with pytest.raises(StartupError, match="recipe bolt"), TestClient(create_app(served)):
