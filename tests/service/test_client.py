@@ -14,21 +14,13 @@ from service.outbox.message import new_secret, sign
 from service.settings import Settings
 from tests.service.conftest import PixelEngine, flat
 from tests.service.live import free_port, live
-from tests.service.outbox.conftest import HANG_UP, Receiver
+from tests.service.receiver import HANG_UP, Receiver
 
 
 @pytest.fixture
 def url(settings: Settings, engine: PixelEngine) -> Iterator[str]:
     with live(settings, engine) as address:
         yield address
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    made.start()
-    yield made
-    made.stop()
 
 
 def test_posting_twice_gives_one_inspection(url: str, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_an_outage_is_waited_for(settings: Settings, engine: PixelEngine, folder
 
 
 def test_a_refused_key_stops_the_watch(folder: Path) -> None:
-    from tests.service.outbox.conftest import Receiver
+    from tests.service.receiver import Receiver
 
     receiver = Receiver(status=401)
     receiver.start()

@@ -10,7 +10,8 @@ from service.metrics import Metrics
 from service.outbox.dispatcher import Dispatcher
 from service.outbox.senders import Senders
 from service.settings import Settings
-from tests.service.outbox.conftest import Receiver, add_sink, announce, run, statuses, until
+from tests.service.outbox.conftest import add_sink, announce, run, statuses, until
+from tests.service.receiver import Receiver
 
 
 def dispatcher(

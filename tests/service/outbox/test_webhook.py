@@ -12,7 +12,8 @@ import pytest
 from service.outbox.message import DeliveryError, Message, sign
 from service.outbox.senders import Senders
 from service.settings import Settings
-from tests.service.outbox.conftest import Receiver, certificates
+from tests.service.outbox.conftest import certificates
+from tests.service.receiver import Receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 MESSAGE = Message("m1", "inspection.finished", "bolt", datetime.now(UTC), {"verdict": "PASS"})
