@@ -186,6 +186,8 @@ def test_a_warm_up_that_is_given_up_harms_nobody() -> None:
             rehearsal = asyncio.create_task(batcher.warm_up("fast"))
             await asyncio.sleep(0.01)
             rehearsal.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await rehearsal  # the engine thread, still in its call, can no longer take it up
             engine.go.set()
             assert (await busy).result.score == 1
             assert (await batcher.submit(job(2))).result.score == 2
