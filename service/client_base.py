@@ -16,7 +16,7 @@ import httpx
 
 from service.settings import client_environment
 
-_RETRIED = {429, 502, 503, 504, 507}
+RETRIED = {429, 502, 503, 504, 507}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 Image = bytes | str | Path
 Decision = Literal["good", "defective", "unsure", "withdrawn"]
@@ -92,7 +92,7 @@ class Attempts:
 
     def pause(self, answer: httpx.Response | None, error: httpx.TransportError | None) -> float | None:
         """None for an answer that stands; raises Unavailable when the time is over."""
-        if answer is not None and answer.status_code not in _RETRIED:
+        if answer is not None and answer.status_code not in RETRIED:
             return None
         pause_s = self._pause_s * random.uniform(0.5, 1.0)
         asked = "" if answer is None else answer.headers.get("retry-after", "")

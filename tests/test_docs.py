@@ -23,7 +23,7 @@ PROGRAMS: dict[str, click.Command] = {
     "inlier-service": service.cli.cli,
 }
 OTHER_PROGRAMS = {"cd", "curl", "git", "kill", "pip", "python3", "source", "unzip"}
-HOSTS = {"127.0.0.1:8000", "arxiv.org", "doi.org"}  # what a page may name: this machine, and sources
+HOSTS = {"127.0.0.1:8000", "127.0.0.1:9000", "arxiv.org", "doi.org"}  # what a page may name
 
 
 # --- reading ----------------------------------------------------------------------------------------
