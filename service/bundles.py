@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,11 +27,18 @@ def locate(folder: Path | None, path: str) -> Path:
     found = folder.resolve()
     for part in parts:
         found = found / part
-        if found.is_symlink():
-            raise refused(f"{part!r} in {path[:200]!r} is a symbolic link")
-    if not found.is_dir():
+        if _is(found.is_symlink):
+            raise refused(f"{part[:200]!r} in {path[:200]!r} is a symbolic link")
+    if not _is(found.is_dir):
         raise refused(f"there is no directory {path[:200]!r} in the folder of bundles")
     return found
+
+
+def _is(asked: Callable[[], bool]) -> bool:
+    try:
+        return asked()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def examine(path: Path) -> Bundle:

@@ -1,13 +1,24 @@
 """What a client may say about an image."""
 
 import json
+import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+)
 
 _MAX_ATTRIBUTES = 64
 _MAX_ATTRIBUTE_BYTES = 16 * 1024
+_YEAR = re.compile(r"\d{4}-")
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -17,11 +28,28 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("the time is out of range") from None
 
 
+def _whole(value: object) -> object:
+    """5.0 as 5: JSON has one kind of number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _written(value: object) -> object:
+    # Not left to pydantic, which takes a number for seconds since 1970, or for milliseconds.
+    if isinstance(value, str) and _YEAR.match(value):
+        with suppress(ValueError):
+            return datetime.fromisoformat(value.upper())
+    if value is None or isinstance(value, datetime):
+        return value
+    raise ValueError("write the time with its time zone, as in 2026-01-31T12:00:00Z")
+
+
 # No control characters: they break logs, CSV and, as NUL, PostgreSQL.
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 Label = Annotated[str, Field(min_length=1, max_length=128, pattern=PLAIN)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+ProfileName = Annotated[Name, Field(examples=["fast"])]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_in_utc)]
+WHOLE = BeforeValidator(_whole)  # after the bounds, which would miss in the description else
 AttributeKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 AttributeText = Annotated[str, Field(max_length=1024, pattern=PLAIN)]
 AttributeNumber = Annotated[float, Field(allow_inf_nan=False)]
@@ -39,16 +67,15 @@ class Traits(BaseModel):
     line: Label | None = Field(default=None, description="production line")
     station: Label | None = Field(default=None, description="station or camera")
     captured_at: Moment | None = Field(default=None, description="when the picture was taken, with time zone")
-    profile: Name | None = Field(
-        default=None, description="reconstruction profile of the bundle [default: the recipe's]"
+    profile: ProfileName | None = Field(
+        default=None,
+        description="reconstruction profile of the bundle [default: the recipe's]",
     )
     priority: Literal["camera", "backfill"] = Field(
         default="camera", description="`backfill` waits until no camera's image does"
     )
-    deadline_ms: int | None = Field(
+    deadline_ms: Annotated[int, Field(ge=1, le=86_400_000), WHOLE] | None = Field(
         default=None,
-        ge=1,
-        le=86_400_000,
         description="EXPIRED after this time from acceptance [default: the recipe's latency budget]",
     )
 
@@ -59,7 +86,10 @@ class Metadata(Traits):
     model_config = ConfigDict(extra="forbid")
 
     attributes: dict[AttributeKey, Attribute] = Field(
-        default_factory=dict, description="free-form values, at most 64", max_length=_MAX_ATTRIBUTES
+        default_factory=dict,
+        description="free-form values, at most 64",
+        max_length=_MAX_ATTRIBUTES,
+        json_schema_extra={"additionalProperties": False},  # whose names fit the pattern, that is
     )
 
     @field_validator("attributes")

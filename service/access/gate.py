@@ -74,6 +74,8 @@ class Gate:
 def _matching(routes: Iterable[Declared], scope: Scope) -> Declared:
     """The route the router will choose; 404 and 405 are ours to say, so that nothing passes undecided."""
     allowed: set[str] = set()
+    # A path that is written out in full is never somebody's id: /v1/models/rollback is no model.
+    routes = [route for route in routes if route.path == scope["path"]] or routes
     for route in routes:
         match = route.matches(scope)
         if match == Match.FULL:

@@ -85,7 +85,9 @@ class ListQuery(Which):
     """Which inspections, and which page of them."""
 
     limit: int = Field(default=50, ge=1, le=500, description="most inspections on a page")
-    cursor: str | None = Field(default=None, max_length=256, description="opaque; from `next`")
+    cursor: Annotated[str, Field(max_length=256, pattern=r"^[A-Za-z0-9_-]*$")] | None = Field(
+        default=None, description="opaque; from `next`"
+    )
 
     def address(self, path: str, following: Position) -> str:
         """The address of the page that follows, with the same filters."""

@@ -40,7 +40,9 @@ async def post_inspection(
     serving: Serving,
     who: Camera,
     _traits: Annotated[Traits, Query()],
-    idempotency_key: Annotated[str | None, Header(description="same key and body: same inspection")] = None,
+    idempotency_key: Annotated[
+        str | None, Header(description="same key and body: same inspection", json_schema_extra=upload.KEY)
+    ] = None,
     prefer: Annotated[str | None, Header(description=_PREFERENCE)] = None,
 ) -> InspectionOut:
     """Send the image as the body (parameters in the query, also `attr.NAME=VALUE`) or as a form.

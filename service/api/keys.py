@@ -7,10 +7,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from service.access.principal import Admin, Scope
+from service.api.bodies import Body
 from service.api.deps import Services, Serving
 from service.db.repository import keys
 from service.db.tables import ApiKeyRow
@@ -40,17 +41,13 @@ class NewKeyOut(KeyOut):
     key: str = Field(description="the key; it is not stored and never shown again")
 
 
-class KeyIn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class KeyIn(Body):
     name: Name = Field(description="what it is for: a camera, a gateway")
     scope: Scope
     expires_at: Moment | None = Field(default=None, description="when it ends, with time zone")
 
 
-class RotationIn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class RotationIn(Body):
     overlap_hours: float = Field(
         default=24.0,
         ge=0,

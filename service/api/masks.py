@@ -5,27 +5,27 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from models.decode import DecodeError, decode
 from models.masks import Mask, MaskError, from_pixels, from_polygons
 from service.access.principal import Admin, Operator
+from service.api.bodies import Body
 from service.api.deps import RecipeName, Serving
 from service.api.threshold_documents import Version, Why
 from service.db.tables import MaskRow
 from service.errors import InspectionError, problem_docs, validation_error
+from service.metadata import WHOLE
 from service.recipes.masking import MAX_PIXELS, Masks
 
 router = APIRouter(prefix="/v1/recipes/{recipe}/mask", tags=["masks"])
-Side = Annotated[int, Field(ge=1, le=16_384)]
+Side = Annotated[int, Field(ge=1, le=16_384), WHOLE]
 Coordinate = Annotated[float, Field(ge=0, le=16_384, allow_inf_nan=False)]
 _PNG = "image/png"
 
 
-class PolygonsIn(BaseModel):
+class PolygonsIn(Body):
     """What is not inspected, as polygons on an image of the recipe."""
-
-    model_config = ConfigDict(extra="forbid")
 
     width: Side = Field(description="of the image that the corners are measured on, pixels")
     height: Side

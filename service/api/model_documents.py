@@ -3,17 +3,14 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from service.api.bodies import Body
 from service.api.threshold_documents import Why
 from service.metadata import Name
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class RegisterIn(_Body):
+class RegisterIn(Body):
     path: str = Field(
         min_length=1,
         max_length=1024,
@@ -21,7 +18,7 @@ class RegisterIn(_Body):
     )
 
 
-class WhyIn(_Body):
+class WhyIn(Body):
     why: Why = Field(description="kept in the history")
 
 

@@ -147,17 +147,21 @@ async def rollback_model(body: RecipeWhyIn, serving: Serving, who: Admin) -> Act
     return ActivatedOut(model_hash=model.hash, recipes=[body.recipe])
 
 
-@router.get("/{model}", summary="One model", responses=problem_docs(404, 422, 503))
-async def get_model(model: ModelHash, serving: Serving, who: Operator) -> ModelDetail:
+@router.get("/{model_hash}", summary="One model", responses=problem_docs(404, 422, 503))
+async def get_model(model_hash: ModelHash, serving: Serving, who: Operator) -> ModelDetail:
     """With its manifest."""
-    found = await asyncio.to_thread(ModelBook(serving.database).one, model)
+    found = await asyncio.to_thread(ModelBook(serving.database).one, model_hash)
     row = found.rows[0]
     return ModelDetail(**_shown(row, found, serving.engines.own.hash), manifest=row.manifest)
 
 
-@router.get("/{model}/audit", summary="Suspicious training images", responses=problem_docs(404, 422, 503))
+@router.get(
+    "/{model_hash}/audit",
+    summary="Suspicious training images",
+    responses=problem_docs(404, 422, 503),
+)
 async def get_audit(
-    model: ModelHash,
+    model_hash: ModelHash,
     serving: Serving,
     who: Operator,
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
@@ -166,13 +170,13 @@ async def get_audit(
     """Every training image, ranked by how much it looks like a contaminant."""
     book = ModelBook(serving.database)
     rows = await asyncio.to_thread(
-        lambda: bundles.audit_rows(bundles.read_file(book.get(model), "audit.csv"))
+        lambda: bundles.audit_rows(bundles.read_file(book.get(model_hash), "audit.csv"))
     )
     return SuspectsOut(total=len(rows), items=[SuspectOut(**row) for row in rows[offset : offset + limit]])
 
 
 @router.get(
-    "/{model}/report",
+    "/{model_hash}/report",
     summary="The training report, for a person",
     response_class=Response,
     responses={
@@ -180,17 +184,17 @@ async def get_audit(
         **problem_docs(404, 422, 503),
     },
 )
-async def get_report(model: ModelHash, serving: Serving, who: Operator) -> Response:
+async def get_report(model_hash: ModelHash, serving: Serving, who: Operator) -> Response:
     """As the trainer wrote it, shown without scripts and without requests to anywhere."""
     book = ModelBook(serving.database)
-    html = await asyncio.to_thread(lambda: bundles.read_file(book.get(model), "report.html"))
+    html = await asyncio.to_thread(lambda: bundles.read_file(book.get(model_hash), "report.html"))
     headers = {"Content-Security-Policy": _REPORT_CSP, "Cache-Control": "private, no-cache"}
     return Response(html, media_type="text/html", headers=headers)
 
 
-@router.get("/{model}/events", summary="A model's history", responses=problem_docs(404, 422, 503))
+@router.get("/{model_hash}/events", summary="A model's history", responses=problem_docs(404, 422, 503))
 async def get_events(
-    model: ModelHash,
+    model_hash: ModelHash,
     serving: Serving,
     who: Operator,
     cursor: Cursor = None,
@@ -200,42 +204,44 @@ async def get_events(
     book, before = ModelBook(serving.database), id_text(cursor)
 
     def run() -> list[ModelEventRow]:
-        book.get(model)
-        return list(book.events(model_hash=model, recipe=None, before=before, limit=limit + 1))
+        book.get(model_hash)
+        return list(book.events(model_hash=model_hash, recipe=None, before=before, limit=limit + 1))
 
     return _events(await asyncio.to_thread(run), limit)
 
 
-@router.post("/{model}/activate", summary="Let a model inspect", responses=problem_docs(404, 422, 503))
-async def activate_model(model: ModelHash, body: ActivateIn, serving: Serving, who: Admin) -> ActivatedOut:
+@router.post("/{model_hash}/activate", summary="Let a model inspect", responses=problem_docs(404, 422, 503))
+async def activate_model(
+    model_hash: ModelHash, body: ActivateIn, serving: Serving, who: Admin
+) -> ActivatedOut:
     """A recipe, or all that exist; it is loaded and warmed up first, and on any error the old one stays."""
     if body.recipe is not None:
         names = [body.recipe]
     else:
         names = await asyncio.to_thread(ModelBook(serving.database).recipes)
     for name in names:
-        await serving.engines.activate(name, model, who, body.why)
-    return ActivatedOut(model_hash=model, recipes=names)
+        await serving.engines.activate(name, model_hash, who, body.why)
+    return ActivatedOut(model_hash=model_hash, recipes=names)
 
 
 @router.post(
-    "/{model}/shadow", summary="Let a model shadow a recipe", responses=problem_docs(404, 409, 422, 503)
+    "/{model_hash}/shadow", summary="Let a model shadow a recipe", responses=problem_docs(404, 409, 422, 503)
 )
-async def shadow_model(model: ModelHash, body: RecipeWhyIn, serving: Serving, who: Admin) -> ModelOut:
+async def shadow_model(model_hash: ModelHash, body: RecipeWhyIn, serving: Serving, who: Admin) -> ModelOut:
     """Noted with the recipe; scoring live images beside the active model is not part of this version."""
-    return await _shadow(model, body.recipe, body.why, serving, who, on=True)
+    return await _shadow(model_hash, body.recipe, body.why, serving, who, on=True)
 
 
-@router.delete("/{model}/shadow", summary="End a shadow", responses=problem_docs(404, 409, 422, 503))
+@router.delete("/{model_hash}/shadow", summary="End a shadow", responses=problem_docs(404, 409, 422, 503))
 async def unshadow_model(
-    model: ModelHash,
+    model_hash: ModelHash,
     serving: Serving,
     who: Admin,
     recipe: Annotated[Name, Query()],
     why: Annotated[Why, Query()],
 ) -> ModelOut:
     """The model becomes a candidate again, unless it shadows other recipes."""
-    return await _shadow(model, recipe, why, serving, who, on=False)
+    return await _shadow(model_hash, recipe, why, serving, who, on=False)
 
 
 async def _shadow(
@@ -252,15 +258,17 @@ async def _shadow(
 
 
 @router.post(
-    "/{model}/retire", summary="Take a model out of the choice", responses=problem_docs(404, 409, 422, 503)
+    "/{model_hash}/retire",
+    summary="Take a model out of the choice",
+    responses=problem_docs(404, 409, 422, 503),
 )
-async def retire_model(model: ModelHash, body: WhyIn, serving: Serving, who: Admin) -> ModelOut:
+async def retire_model(model_hash: ModelHash, body: WhyIn, serving: Serving, who: Admin) -> ModelOut:
     """409 while it inspects or shadows a recipe; activating it later is possible all the same."""
     book, own = ModelBook(serving.database), serving.engines.own.hash
 
     def run() -> Listed:
-        book.retire(who, model, own=own, why=body.why)
-        return book.one(model)
+        book.retire(who, model_hash, own=own, why=body.why)
+        return book.one(model_hash)
 
     found = await asyncio.to_thread(run)
     return ModelOut(**_shown(found.rows[0], found, own))

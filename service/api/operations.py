@@ -85,6 +85,10 @@ def describe_api(app: FastAPI) -> None:
                 schemas[model.__name__] = own
             for methods in schema["paths"].values():
                 for operation in methods.values():
+                    for parameter in operation.get("parameters", ()):
+                        parameter["schema"] = _given(parameter["schema"])
+                    if "requestBody" in operation:  # text that is no UTF-8, a form without an end
+                        operation["responses"].setdefault("400", problem_docs(400)[400])
                     if "422" in operation["responses"]:
                         operation["responses"]["422"] = problem_docs(422)[422]
             _describe_access(app, schema)
@@ -94,6 +98,14 @@ def describe_api(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _given(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter without null: one in a path, query or header is there or is not."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    return {**kinds[0], **{name: value for name, value in schema.items() if name != "anyOf"}}
 
 
 def _describe_access(app: FastAPI, schema: dict[str, Any]) -> None:

@@ -6,19 +6,21 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from service.access.principal import Admin, Operator
+from service.api.bodies import Body
 from service.api.deps import RecipeName, Services, Serving
 from service.db.tables import RecipeRow
 from service.errors import InspectionError, problem_docs
-from service.metadata import PLAIN, Label, Name
+from service.metadata import PLAIN, WHOLE, Label, Name, ProfileName
 from service.recipes.book import RecipeBook
 
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
 _ETAG = re.compile(r'(?:W/)?"(\d{1,9})"')
+_IF_MATCH: dict[str, Any] = {"pattern": r"""^(W/)?"[0-9]{1,9}"$""", "examples": ['"3"']}
 _LARGEST = 2**31 - 1
-Revision = Annotated[int, Field(ge=1, le=_LARGEST)]
+Revision = Annotated[int, Field(ge=1, le=_LARGEST), WHOLE]
 
 
 def _unique(values: list[str]) -> list[str]:
@@ -27,28 +29,31 @@ def _unique(values: list[str]) -> list[str]:
     return values
 
 
-class Traits(BaseModel):
-    """What can be set of a recipe."""
+Budget = Annotated[int, Field(ge=1, le=86_400_000), WHOLE]
+Days = Annotated[int, Field(ge=1, le=36_500), WHOLE]
+Reasons = Annotated[
+    list[Name], Field(max_length=20, json_schema_extra={"uniqueItems": True}), AfterValidator(_unique)
+]
 
-    model_config = ConfigDict(extra="forbid")
+
+class Traits(Body):
+    """What can be set of a recipe."""
 
     product: Label | None = Field(default=None, description="part number or name of the product")
     description: Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")] = ""
-    profile: Name | None = Field(
+    profile: ProfileName | None = Field(
         default=None, description="reconstruction profile [default: the service's]; one of the active bundle"
     )
-    latency_budget_ms: int | None = Field(
-        default=None, ge=1, le=86_400_000, description="from acceptance; what takes longer is EXPIRED"
+    latency_budget_ms: Budget | None = Field(
+        default=None, description="from acceptance; what takes longer is EXPIRED"
     )
-    retention_days: int | None = Field(
-        default=None, ge=1, le=36_500, description="how long inspections are kept; null: forever"
+    retention_days: Days | None = Field(
+        default=None, description="how long inspections are kept; null: forever"
     )
     audit_rate: float = Field(
         default=0.02, ge=0, le=1, description="share of PASS that a person looks at, drawn at random"
     )
-    reasons: Annotated[list[Name], AfterValidator(_unique)] = Field(
-        default=[], max_length=20, description="reason codes of reviews, in the order of their keys"
-    )
+    reasons: Reasons = Field(default=[], description="reason codes of reviews, in the order of their keys")
     attributes_schema: dict[str, Any] | None = Field(
         default=None, description="JSON Schema (draft 2020-12) that the attributes of inspections must match"
     )
@@ -60,20 +65,18 @@ class RecipeIn(Traits):
     name: Name = Field(description="what images are posted with: `?recipe=NAME`; never changes")
 
 
-class RecipePatch(BaseModel):
+class RecipePatch(Body):
     """What is given is changed; `revision` (or the header If-Match) says what the change is based on."""
-
-    model_config = ConfigDict(extra="forbid")
 
     revision: Revision | None = None
     archived: bool | None = Field(default=None, description="false takes an archived recipe into use again")
     product: Label | None = None
     description: Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")] = ""
-    profile: Name | None = None
-    latency_budget_ms: int | None = Field(default=None, ge=1, le=86_400_000)
-    retention_days: int | None = Field(default=None, ge=1, le=36_500)
+    profile: ProfileName | None = None
+    latency_budget_ms: Budget | None = None
+    retention_days: Days | None = None
     audit_rate: float = Field(default=0.02, ge=0, le=1)
-    reasons: Annotated[list[Name], AfterValidator(_unique)] = Field(default=[], max_length=20)
+    reasons: Reasons = Field(default=[])
     attributes_schema: dict[str, Any] | None = None
 
     def values(self) -> dict[str, Any]:
@@ -154,7 +157,9 @@ async def change_recipe(
     response: Response,
     serving: Serving,
     who: Admin,
-    if_match: Annotated[str | None, Header(description="the ETag the change is based on")] = None,
+    if_match: Annotated[
+        str | None, Header(description="the ETag the change is based on", json_schema_extra=_IF_MATCH)
+    ] = None,
 ) -> RecipeOut:
     """409 if somebody changed it since the revision that was read."""
     revision = body.revision if body.revision is not None else _revision(if_match)

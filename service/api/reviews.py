@@ -5,30 +5,29 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.access.principal import Operator
+from service.api.bodies import Body
 from service.api.deps import Serving
 from service.api.schemas import InspectionOut, document
 from service.db.tables import InspectionRow, ReviewRow
 from service.errors import problem_docs
-from service.metadata import Label, Name
+from service.metadata import WHOLE, Label, Name
 from service.review.decisions import Reviews
 
 router = APIRouter(prefix="/v1", tags=["reviews"])
 Force = Annotated[bool, Query(description="also when another person holds the claim")]
 
 
-class ReviewIn(BaseModel):
+class ReviewIn(Body):
     """A decision; append-only. `withdrawn` takes the newest one back that stands."""
-
-    model_config = ConfigDict(extra="forbid")
 
     decision: Literal["good", "defective", "unsure", "withdrawn"]
     reason: Name | None = Field(default=None, description="one of the recipe's reasons, where it has any")
     comment: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] | None = None
-    expected_revision: int = Field(
-        ge=0, le=2**31 - 1, description="the inspection's `review.revision` that was seen; 0 before the first"
+    expected_revision: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] = Field(
+        description="the inspection's `review.revision` that was seen; 0 before the first"
     )
 
 

@@ -4,12 +4,13 @@ import asyncio
 from datetime import datetime
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.access import browser, passwords
 from service.access.callers import Caller
 from service.access.principal import Camera
 from service.access.signin import SignedIn
+from service.api.bodies import Body
 from service.api.deps import Services, Serving
 from service.errors import problem_docs
 from service.metadata import Label
@@ -17,9 +18,7 @@ from service.metadata import Label
 router = APIRouter(prefix="/v1/session", tags=["access"])
 
 
-class SignInIn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class SignInIn(Body):
     name: Label
     password: str = Field(max_length=passwords.MAX_LENGTH, json_schema_extra={"writeOnly": True})
 

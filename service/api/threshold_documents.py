@@ -2,25 +2,21 @@
 
 from datetime import datetime
 from typing import Annotated
-from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from models.bundle import Thresholds
-from service.metadata import Moment
+from service.api.bodies import Body, Uuid
+from service.metadata import WHOLE, Moment
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Why = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 Score = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
-Version = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Version = Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE]
 _PREVIEW_ROWS = 10_000
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class LimitsIn(_Body):
+class LimitsIn(Body):
     review: Score = Field(description="calibrated score from which a person decides")
     reject: Score = Field(description="calibrated score from which the part is rejected")
 
@@ -40,21 +36,25 @@ class ThresholdsIn(LimitsIn):
     based_on: Version = Field(description="the version this change replaces; 0: the bundle's suggestion")
 
 
-class RestoreIn(_Body):
+class RestoreIn(Body):
     why: Why
     based_on: Version = Field(description="the version in force that this replaces")
 
 
-class SpanIn(_Body):
+class SpanIn(Body):
     since: Moment | None = Field(default=None, description="inspected at or after, with time zone")
     until: Moment | None = Field(default=None, description="inspected before, with time zone")
-    limit: int = Field(default=_PREVIEW_ROWS, ge=1, le=100_000, description="newest inspections looked at")
+    limit: Annotated[int, Field(ge=1, le=100_000), WHOLE] = Field(
+        default=_PREVIEW_ROWS, description="newest inspections looked at"
+    )
 
 
 class PreviewIn(LimitsIn, SpanIn):
-    bins: int = Field(default=60, ge=1, le=500, description="of the histogram")
-    flips_limit: int = Field(default=50, ge=0, le=500, description="flipping inspections on a page")
-    flips_cursor: UUID | None = Field(default=None, description="from `flips.next`")
+    bins: Annotated[int, Field(ge=1, le=500), WHOLE] = Field(default=60, description="of the histogram")
+    flips_limit: Annotated[int, Field(ge=0, le=500), WHOLE] = Field(
+        default=50, description="flipping inspections on a page"
+    )
+    flips_cursor: Uuid | None = Field(default=None, description="from `flips.next`")
 
 
 class SuggestIn(SpanIn):

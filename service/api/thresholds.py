@@ -31,7 +31,7 @@ from service.api.threshold_documents import (
 from service.db.repository import models
 from service.db.tables import ThresholdRow
 from service.errors import InspectionError, problem_docs
-from service.metadata import Moment, Name
+from service.metadata import Moment, ProfileName
 from service.recipes.intervals import Share
 from service.recipes.limits import InForce, Limits, Place, Preview
 from service.recipes.whatif import VERDICTS, Estimate, decide
@@ -43,7 +43,7 @@ def place(
     recipe: RecipeName,
     serving: Serving,
     model: Annotated[Hash | None, Query(description="bundle [default: the recipe's active one]")] = None,
-    profile: Annotated[Name | None, Query(description="[default: the recipe's]")] = None,
+    profile: Annotated[ProfileName | None, Query(description="[default: the recipe's]")] = None,
 ) -> Place:
     """Whose limits the request is about."""
     served = serving.engines.serving(recipe)

@@ -12,6 +12,7 @@ from service.errors import InspectionError, validation_error
 from service.metadata import Metadata, Traits
 
 _ATTRIBUTE = "attr."
+KEY: dict[str, Any] = {"minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"}
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
 _MAX_METADATA_BYTES = 64 * 1024
@@ -25,6 +26,7 @@ REQUEST_BODY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "required": ["image"],
+                "additionalProperties": False,
                 "properties": {
                     "image": {"type": "string", "format": "binary", "description": "the image file"},
                     "metadata": {"$ref": "#/components/schemas/Metadata"},
@@ -122,7 +124,7 @@ async def _form_parts(form: FormData) -> tuple[bytes, bytes | None]:
 
 def _validated_json(text: bytes) -> Metadata:
     try:
-        return Metadata.model_validate_json(text)
+        return Metadata.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise validation_error(
             [{**item, "loc": ("metadata", *item["loc"])} for item in error.errors()]

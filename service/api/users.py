@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from service.access import passwords
 from service.access.principal import Admin
+from service.api.bodies import Body
 from service.api.deps import Services, Serving
 from service.db.repository import users
 from service.db.repository.users import Role
@@ -39,18 +40,14 @@ class UserOut(BaseModel):
     last_sign_in_at: datetime | None
 
 
-class UserIn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class UserIn(Body):
     name: Name
     role: Role
     password: Password
 
 
-class UserChange(BaseModel):
+class UserChange(Body):
     """What is given is changed; the person is signed out everywhere."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role: Role | None = None
     disabled: bool | None = None

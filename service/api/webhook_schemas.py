@@ -6,6 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.bodies import Body
 from service.db.repository.outbox import Depth, Status
 from service.db.tables import OutboxRow, SinkRow
 from service.errors import InspectionError
@@ -15,7 +16,7 @@ from service.outbox.message import EVENTS, Event
 from service.outbox.mqtt import PORTS, template_problem
 
 Kind = Literal["webhook", "mqtt"]
-Url = Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^[a-z]+://[\x21-\x7e]+$")]
+Url = Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^(https?|mqtts?)://[\x21-\x7e]+$")]
 Events = Annotated[list[Event], Field(min_length=1, max_length=len(EVENTS))]
 Password = Annotated[str, Field(min_length=1, max_length=1024, pattern=PLAIN)]
 _ADDRESS = (
@@ -24,10 +25,8 @@ _ADDRESS = (
 )
 
 
-class WebhookIn(BaseModel):
+class WebhookIn(Body):
     """Somebody who wants to be told."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Label = Field(description="for people; unique")
     kind: Kind = Field(default="webhook", description="`webhook`: HTTP POST; `mqtt`: publish to a broker")
@@ -38,10 +37,8 @@ class WebhookIn(BaseModel):
     password: Password | None = Field(default=None, description="of an MQTT broker; never shown again")
 
 
-class WebhookChange(BaseModel):
+class WebhookChange(Body):
     """What to change; what is left out stays."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Label | None = None
     url: Url | None = Field(default=None, description=_ADDRESS)
@@ -141,7 +138,7 @@ def check_address(kind: str, url: str, allow: AllowList) -> None:
 
     def refuse(why: str) -> InspectionError:
         items = [{"location": "body.url", "message": why}]
-        return InspectionError(422, "invalid-parameters", f"body.url: {why}", extra={"errors": items})
+        return InspectionError(422, "invalid-address", f"body.url: {why}", extra={"errors": items})
 
     try:
         parts = urlsplit(url)

@@ -75,7 +75,7 @@ async def create_webhook(
     """From now on it is told; what signs its messages is in this answer and never again."""
     check_address(wanted.kind, wanted.url, serving.outbox.senders.allow)
     if wanted.kind == "webhook" and wanted.password is not None:
-        raise InspectionError(422, "invalid-parameters", "password is for brokers of kind mqtt; leave it out")
+        raise InspectionError(422, "wrong-kind", "password is for brokers of kind mqtt; leave it out")
     secret = new_secret() if wanted.kind == "webhook" else wanted.password or ""
 
     def create(session: Session) -> SinkRow:
@@ -132,9 +132,9 @@ async def change_webhook(
         if "address" in values:
             check_address(sink.kind, values["address"], serving.outbox.senders.allow)
         if sink.kind == "webhook" and "secret" in values:
-            raise InspectionError(422, "invalid-parameters", "password is for brokers; use rotate_secret")
+            raise InspectionError(422, "wrong-kind", "password is for brokers; use rotate_secret")
         if sink.kind == "mqtt" and new is not None:
-            raise InspectionError(422, "invalid-parameters", "rotate_secret is for webhooks; use password")
+            raise InspectionError(422, "wrong-kind", "rotate_secret is for webhooks; use password")
         if "name" in values:
             _free(session, values["name"], sink.id)
         if new is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from models.engine import Engine
 from service.app import create_app
@@ -21,11 +22,16 @@ def free_port() -> int:
 
 @contextmanager
 def live(settings: Settings, engine: Engine, port: int | None = None) -> Iterator[str]:
-    """The app behind uvicorn in a thread of its own -> its address."""
+    """The service behind uvicorn in a thread of its own -> its address."""
+    with serve(create_app(settings, engine), port) as address:
+        yield address
+
+
+@contextmanager
+def serve(app: ASGIApp, port: int | None = None) -> Iterator[str]:
+    """Any app, like `live`."""
     port = port or free_port()
-    config = uvicorn.Config(
-        create_app(settings, engine), host="127.0.0.1", port=port, log_config=None, access_log=False
-    )
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
     server = uvicorn.Server(config)
     # Signals belong to the test's own thread.
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
