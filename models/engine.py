@@ -31,7 +31,7 @@ from models.residuals import RESIDUALS
 from models.samplers import column
 from models.slot_tasks import Task
 from models.slot_tasks import advance as advance_tasks
-from models.slots import Slot
+from models.slots import Slot, Wanted
 from models.tiles import Compare, tiled, tiled_compare
 
 Float = NDArray[np.float32]
@@ -61,6 +61,11 @@ class SlotTask(Protocol):
     @property
     def outcome(self) -> RawMap | Exception | None:
         """What the engine says of the image, or why it cannot; None while it is under way."""
+        ...
+
+    @property
+    def wanted(self) -> Wanted:
+        """What it still asks of the network, as far as can be foreseen; nothing once it has an outcome."""
         ...
 
 
@@ -94,6 +99,10 @@ class Engine(Protocol):
 
 class Slots(Protocol):
     """What an Engine also has when it can leave off between two network calls, for continuous batching."""
+
+    def foresee(self, profile: str) -> Wanted:
+        """What an image of a profile will ask of the network; KeyError as above."""
+        ...
 
     def begin(self, image: Float, seed: int, profile: str, ignore: Mask | None = None) -> SlotTask:
         """`image [C, H, W]` in [-1, 1] -> a task that nothing has been done for; KeyError as above."""
@@ -194,11 +203,15 @@ class BundleEngine:
         estimates = reconstruct(net, self._process, spec, small, seeds, should_stop)
         return self._conclude(images, small, estimates, profile, ignore or [None] * len(images))
 
+    def foresee(self, profile: str) -> Wanted:
+        spec = self.manifest.profiles[profile]
+        return Wanted(min(spec.at_once, self._max_rows), spec.network_calls)
+
     def begin(self, image: Float, seed: int, profile: str, ignore: Mask | None = None) -> SlotTask:
         spec, label = self.manifest.profiles[profile], self.manifest.label(profile)
         small = shrink(image, self.manifest.network.reduce)
         slot = Slot(reconstruction(self._process, spec, small[None], [seed]), label)
-        return Task[RawMap](image, small, profile, ignore, slot)
+        return Task[RawMap](image, small, profile, ignore, slot, self.foresee(profile))
 
     def advance(self, tasks: Sequence[SlotTask], should_stop: Callable[[], bool] | None = None) -> None:
         check(should_stop, "before a network call")

@@ -70,6 +70,11 @@ class _OneMap(_Profile):
         """Residual maps per image."""
         return 1
 
+    @property
+    def at_once(self) -> int:
+        """Network evaluations of one image that can share a call; the next ones need what it answers."""
+        return 1
+
 
 class ChainProfile(_OneMap):
     """Partial-noise reconstruction by a chain of denoising steps (RDDPM, Moradi & Paynabar 2025).
@@ -111,6 +116,11 @@ class OneStepProfile(_Profile):
         return self.draws * len(self.timesteps)
 
     @property
+    def at_once(self) -> int:
+        """Network evaluations of one image that can share a call."""
+        return self.network_calls
+
+    @property
     def largest_timestep(self) -> float:
         return max(self.timesteps)
 
@@ -140,6 +150,11 @@ class NormGuidedProfile(_OneMap):
     def network_calls(self) -> int:
         """Network evaluations per image."""
         return 2 * self.draws
+
+    @property
+    def at_once(self) -> int:
+        """Network evaluations of one image that can share a call."""
+        return self.network_calls
 
     @property
     def largest_timestep(self) -> float:

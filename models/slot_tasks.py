@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from models import slots
 from models.masks import Mask
 from models.parts import LabelledNet
+from models.slots import Wanted
 
 Float = NDArray[np.float32]
 Answer = TypeVar("Answer")
@@ -27,7 +28,16 @@ class Task(Generic[Answer]):
     profile: str
     ignore: Mask | None
     slot: slots.Slot
+    foreseen: Wanted  # when it began
     outcome: Answer | Exception | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """What it still asks of the network; nothing once it has an outcome."""
+        if self.outcome is not None:
+            return Wanted(0, 0)
+        at_once = min(self.slot.rows, self.foreseen.at_once)
+        return Wanted(at_once, max(self.foreseen.left - self.slot.done, at_once))
 
 
 def advance(

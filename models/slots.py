@@ -7,6 +7,7 @@ noise levels by as many of them as fit. Slots come and go between any two calls.
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,13 @@ from models.parts import LabelledNet
 
 Float = NDArray[np.float32]
 log = logging.getLogger(__name__)
+
+
+class Wanted(NamedTuple):
+    """What an image still asks of the network, in images to evaluate."""
+
+    at_once: int  # in its next call, if there is room
+    left: int  # until it ends, those included
 
 
 class Slot:
@@ -30,6 +38,7 @@ class Slot:
         self._ask: Ask | None = None
         self._answers: list[Float] = []
         self._answered = 0  # rows of the ask
+        self.done = 0  # rows of all asks
         self._go_on(lambda: next(steps))
 
     @property
@@ -51,6 +60,7 @@ class Slot:
         """Noise estimates for the images last asked for; runs the reconstruction on to its next question."""
         self._answers.append(eps)
         self._answered += len(eps)
+        self.done += len(eps)
         if self.rows == 0:
             answers = self._answers[0] if len(self._answers) == 1 else np.concatenate(self._answers)
             self._answers, self._answered = [], 0

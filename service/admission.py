@@ -61,7 +61,7 @@ class Admission:
     """Hands out places: before a body is read, until the inspection has ended."""
 
     def __init__(self, ledger: Ledger, bell: Bell, settings: Settings, metrics: Metrics) -> None:
-        self._ledger, self._settings, self._metrics = ledger, settings, metrics
+        self._ledger, self._settings = ledger, settings
         self._held: dict[str, tuple[str, float]] = {}  # id -> (key, since) of what was accepted here
         self._uploads: deque[str] = deque()  # keys of requests whose image is not stored yet
         self._elsewhere = 0
@@ -69,7 +69,8 @@ class Admission:
         self._task: asyncio.Task[None] | None = None
         self.closed = False
         bell.listen(self._heard)
-        self.show()
+        metrics.queue_depth.set_function(lambda: self.depth)
+        metrics.queue_oldest.set_function(self._oldest_s)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._look(), name="admission")
@@ -78,11 +79,6 @@ class Admission:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-
-    def show(self) -> None:
-        """Let the metrics show the backlog of the service, not that of one batcher."""
-        self._metrics.queue_depth.set_function(lambda: self.depth)
-        self._metrics.queue_oldest.set_function(self._oldest_s)
 
     @property
     def depth(self) -> int:

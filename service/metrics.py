@@ -73,7 +73,7 @@ class Metrics:
         )
         self.batch_size = Histogram(
             "inlier_batch_size",
-            "Images in progress at an engine call.",
+            "Images advanced by an engine call.",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
             registry=self.registry,
         )
@@ -82,7 +82,7 @@ class Metrics:
         )
         self.queue_oldest = Gauge(
             "inlier_queue_oldest_seconds",
-            "Age of the oldest image waiting for the engine.",
+            "Age of the oldest image accepted by this process and not yet finished.",
             registry=self.registry,
         )
         self.score = Histogram(

@@ -94,7 +94,7 @@ async def open_runtime(
     admission = Admission(ledger, bell, settings, metrics)
     stack.push_async_callback(admission.close)
     engines = EnginePool(
-        ledger.database, settings, metrics, _make_batcher(settings, metrics, admission) if runs else None
+        ledger.database, settings, metrics, _make_batcher(settings, metrics) if runs else None
     )
     handover = Handover(settings.queue_size)
     runner = Runner(ledger, engines, decoder, handover)
@@ -148,18 +148,15 @@ def _left_s(runtime: Runtime) -> float:
     return max(0.0, (runtime.deadline or 0.0) - time.monotonic())
 
 
-def _make_batcher(settings: Settings, metrics: Metrics, admission: Admission) -> Callable[[Engine], Batching]:
+def _make_batcher(settings: Settings, metrics: Metrics) -> Callable[[Engine], Batching]:
     def make(engine: Engine) -> Batching:
-        batcher = open_batching(
+        return open_batching(
             settings.batching,
             engine,
             metrics,
-            queue_size=settings.queue_size,
             batch_size=settings.batch_size,
             batch_delay_s=settings.batch_delay_ms / 1000,
         )
-        admission.show()
-        return batcher
 
     return make
 

@@ -1,9 +1,10 @@
 """`make bench-batching`: continuous against static batching under open-loop Poisson load.
 
-Real batchers and a real bundle's chain profile, once with the network on this CPU and once with a stand-in
-for an accelerator: a network call that sleeps CALL_MS + ROW_MS for each image in it and computes nothing,
-all the rest being real. Both batchers get the same arrival times. An image's latency counts from the moment
-it was due to arrive, and is given in multiples of a lone request's.
+Real batchers and a real bundle's profiles, chains alone and chains among one-step images, with the network
+on this CPU and with stand-ins, whose network calls sleep a while for each call and each image in it and
+compute nothing, all the rest being real: one like an accelerator, one like an idle CPU. Both batchers get the
+same arrival times. An image's latency counts from the moment it was due to arrive, and is given in multiples
+of a lone request's of its profile.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
@@ -34,20 +36,25 @@ KINDS: tuple[Literal["continuous", "static"], ...] = ("continuous", "static")
 console = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
+WORKLOADS: dict[str, dict[str, float]] = {"chains": {"paper": 1.0}, "mixed": {"fast": 0.8, "paper": 0.2}}
+"""Shares of the profiles of the recipe beside this file."""
+STAND_INS = {"flat": (10.0, 0.3), "linear": (0.2, 2.0)}
+"""Milliseconds of a call, and of each image in it."""
+
+
 @dataclass(frozen=True)
-class Run:
-    """One batcher under one load; times in seconds, ratios to the lone request."""
+class Load:
+    """What one repetition of one load gave the images of one profile, in multiples of a lone one's time."""
 
     device: str
-    batching: str
+    workload: str
     load: float
-    rate: float  # images a second
-    images: int
-    p50: float
-    p95: float
-    p99: float
+    batching: str
+    profile: str
+    rate: float  # images a second of all profiles
     lone_s: float
     mean_batch: float
+    ratios: list[float]
 
 
 @dataclass(frozen=True)
@@ -56,49 +63,59 @@ class Bench:
 
     device: str
     engine: Engine
-    profile: str
+    workload: str
     slots: int
 
     def open(self, kind: Literal["continuous", "static"], metrics: Metrics) -> Batching:
-        return open_batching(
-            kind, self.engine, metrics, queue_size=1_000_000, batch_size=self.slots, batch_delay_s=0.005
-        )
+        return open_batching(kind, self.engine, metrics, batch_size=self.slots, batch_delay_s=0.005)
 
-    def job(self, number: int) -> Job:
+    @property
+    def profiles(self) -> list[str]:
+        return list(WORKLOADS[self.workload])
+
+    def job(self, number: int, profile: str) -> Job:
         spec = self.engine.manifest.preprocess
         rng = np.random.default_rng(number)
         image = rng.uniform(-1, 1, (spec.channels, spec.height, spec.width)).astype(np.float32)
-        return Job(str(number), image, number, self.profile)
+        return Job(str(number), image, number, profile)
 
-    async def lone_s(self, images: int = 15) -> float:
+    def jobs(self, count: int, seed: int) -> list[Job]:
+        shares = list(WORKLOADS[self.workload].values())
+        drawn = np.random.default_rng([seed, 1]).choice(self.profiles, count, p=shares)
+        return [self.job(number, str(profile)) for number, profile in enumerate(drawn)]
+
+    async def lone_s(self, profile: str, images: int = 15) -> float:
         """Median latency of images sent one after the other."""
         batcher = self.open("continuous", Metrics())
         spent = []
         for number in range(images):
             started = time.monotonic()
-            await batcher.submit(self.job(number))
+            await batcher.submit(self.job(number, profile))
             spent.append(time.monotonic() - started)
         await batcher.close()
         return float(np.median(spent))
 
-    async def saturated(self, kind: Literal["continuous", "static"], images: int) -> tuple[float, float]:
+    async def saturated(
+        self, kind: Literal["continuous", "static"], images: int, seed: int
+    ) -> tuple[float, float]:
         """Images a second when all are there at once, and the mean batch."""
         metrics = Metrics()
         batcher = self.open(kind, metrics)
-        started = time.monotonic()
-        await asyncio.gather(*(batcher.submit(self.job(number)) for number in range(images)))
+        await batcher.warm_up(self.profiles[-1])
+        warmed, jobs, started = batch_sums(metrics), self.jobs(images, seed), time.monotonic()
+        await asyncio.gather(*(batcher.submit(job) for job in jobs))
         rate = images / (time.monotonic() - started)
         await batcher.close()
-        return rate, mean_batch(metrics)
+        return rate, mean_batch(metrics, warmed)
 
     async def latencies(
-        self, kind: Literal["continuous", "static"], due_s: NDArray[np.float64]
+        self, kind: Literal["continuous", "static"], jobs: Sequence[Job], due_s: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         """Seconds from when each image was due to its answer, and the mean batch."""
         metrics = Metrics()
         batcher = self.open(kind, metrics)
-        jobs = [self.job(number) for number in range(len(due_s))]
-        begun = time.monotonic()
+        await batcher.warm_up(self.profiles[-1])  # as the service does when it starts
+        warmed, begun = batch_sums(metrics), time.monotonic()
 
         async def one(job: Job, due: float) -> float:
             await asyncio.sleep(begun + due - time.monotonic())
@@ -107,12 +124,18 @@ class Bench:
 
         spent = await asyncio.gather(*(one(job, due) for job, due in zip(jobs, due_s, strict=True)))
         await batcher.close()
-        return np.asarray(spent), mean_batch(metrics)
+        return np.asarray(spent), mean_batch(metrics, warmed)
 
 
-def mean_batch(metrics: Metrics) -> float:
+def batch_sums(metrics: Metrics) -> tuple[float, float]:
+    """Images in all calls, and calls."""
     value = metrics.registry.get_sample_value
-    return (value("inlier_batch_size_sum") or 0.0) / max(value("inlier_batch_size_count") or 0.0, 1.0)
+    return value("inlier_batch_size_sum") or 0.0, value("inlier_batch_size_count") or 0.0
+
+
+def mean_batch(metrics: Metrics, since: tuple[float, float]) -> float:
+    images, calls = batch_sums(metrics)
+    return (images - since[0]) / max(calls - since[1], 1.0)
 
 
 def stand_in(bundle: Bundle, call_ms: float, row_ms: float) -> Engine:
@@ -125,36 +148,52 @@ def stand_in(bundle: Bundle, call_ms: float, row_ms: float) -> Engine:
     return BundleEngine(bundle, net, "gpu")
 
 
-async def measure(bench: Bench, loads: Sequence[float], images: int, seed: int) -> list[Run]:
-    """All loads, both batchers, the same arrivals for both."""
-    lone_s = await bench.lone_s()
-    saturated = {kind: await bench.saturated(kind, 12 * bench.slots) for kind in KINDS}
+async def measure(bench: Bench, loads: Sequence[float], images: int, seed: int) -> list[Load]:
+    """All loads, both batchers, the same images and arrivals for both."""
+    said = f"{bench.device}, {bench.workload}"
+    lone_s = {profile: await bench.lone_s(profile) for profile in bench.profiles}
+    saturated = {kind: await bench.saturated(kind, 12 * bench.slots, seed) for kind in KINDS}
     for kind, (rate, batch) in saturated.items():
-        console.print(f"{bench.device}: saturated, {kind}: {rate:.2f} images/s, mean batch {batch:.2f}")
-    console.print(f"{bench.device}: a lone request takes {1000 * lone_s:.0f} ms")
+        console.print(f"{said}: saturated, {kind}: {rate:.2f} images/s, mean batch {batch:.2f}")
+    alone = ", ".join(f"{1000 * s:.1f} ms ({profile})" for profile, s in lone_s.items())
+    console.print(f"{said}: a lone request takes {alone}")
     capacity = min(rate for rate, _ in saturated.values())
-    runs = []
+    found = []
     for load in loads:
         gaps = np.random.default_rng(seed).exponential(1 / (load * capacity), images)
+        jobs = bench.jobs(images, seed)
         for kind in KINDS:
-            spent, batch = await bench.latencies(kind, np.cumsum(gaps))
-            p50, p95, p99 = (float(q) / lone_s for q in np.quantile(spent, (0.5, 0.95, 0.99)))
-            rate = load * capacity
-            runs.append(Run(bench.device, kind, load, rate, images, p50, p95, p99, lone_s, batch))
-            console.print(f"{bench.device}: {load:.0%}, {kind}: p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f}")
-    return runs
+            spent, batch = await bench.latencies(kind, jobs, np.cumsum(gaps))
+            for profile, alone_s in lone_s.items():
+                of_profile = np.array([job.profile == profile for job in jobs])
+                ours = (spent[of_profile] / alone_s).tolist()
+                asked = (bench.device, bench.workload, load, kind, profile, load * capacity)
+                found.append(Load(*asked, alone_s, batch, ours))
+                console.print(f"{said}: {load:.0%}, {kind}, {profile}: {quantiles(ours)}")
+    return found
 
 
-def table(runs: Sequence[Run]) -> str:
+def quantiles(ratios: Sequence[float]) -> str:
+    return " | ".join(f"{ratio:.2f}" for ratio in np.quantile(ratios, (0.5, 0.95, 0.99)))
+
+
+def table(found: Sequence[Load]) -> str:
+    """Quantiles over the images of all repetitions, and the p50 of the best and the worst of these."""
     lines = [
-        "| network on | load | images/s | batching | p50 | p95 | p99 | mean batch |",
-        "|---|---|---|---|---|---|---|---|",
+        "| network on | workload | load | images/s | batching | profile | p50 | p95 | p99 | p50s | batch |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for run in runs:
-        ratios = " | ".join(f"{ratio:.2f}" for ratio in (run.p50, run.p95, run.p99))
+    groups: dict[tuple[object, ...], list[Load]] = {}
+    for one in found:
+        key = (one.device, one.workload, one.load, one.profile, one.batching)
+        groups.setdefault(key, []).append(one)
+    for (device, workload, load, profile, batching), members in groups.items():
+        pooled = quantiles([ratio for one in members for ratio in one.ratios])
+        medians = sorted(float(np.median(one.ratios)) for one in members)
+        rate, batch = (fmean(getattr(one, name) for one in members) for name in ("rate", "mean_batch"))
         lines.append(
-            f"| {run.device} | {run.load:.0%} | {run.rate:.1f} | {run.batching} | {ratios} "
-            f"| {run.mean_batch:.1f} |"
+            f"| {device} | {workload} | {load:.0%} | {rate:.1f} | {batching} | {profile} | {pooled} "
+            f"| {medians[0]:.2f} to {medians[-1]:.2f} | {batch:.1f} |"
         )
     return "\n".join(lines)
 
@@ -180,33 +219,36 @@ def tool(*words: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, help="bundle [default: a small one, trained once]")
-    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--slots", type=int, default=8, help="images at once")
-    parser.add_argument("--images", type=int, default=300, help="images per load")
+    parser.add_argument("--images", type=int, default=300, help="images per load and repetition")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--loads", type=float, nargs="+", default=(0.5, 0.8), help="shares of capacity")
-    parser.add_argument("--call-ms", type=float, default=10.0, help="of the stand-in, per call")
-    parser.add_argument("--row-ms", type=float, default=0.3, help="of the stand-in, per image in the call")
+    parser.add_argument("--engines", nargs="+", choices=("cpu", *STAND_INS), default=["cpu", *STAND_INS])
     parser.add_argument("--threads", type=int, default=1, help="of the network on the CPU")
-    parser.add_argument("--cpu-only", action="store_true", help="leave the stand-in out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     asked = parser.parse_args()
     bundle = load_bundle(asked.bundle or small_bundle(ROOT / ".bench"))
-    engines: dict[str, Engine] = {
-        f"stand-in, {asked.call_ms:g} + {asked.row_ms:g} ms an image": stand_in(
-            bundle, asked.call_ms, asked.row_ms
-        ),
-        "this CPU": open_engine(bundle, threads=asked.threads),
-    }
-    runs: list[Run] = []
-    for device, engine in engines.items():
-        if asked.cpu_only and device != "this CPU":
-            continue
-        bench = Bench(device, engine, asked.profile, asked.slots)
-        runs += asyncio.run(measure(bench, asked.loads, asked.images, asked.seed))
-    if asked.json is not None:
-        asked.json.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
-    print(table(runs))
+    engines: dict[str, Engine] = {}
+    for name in asked.engines:
+        if name == "cpu":
+            engines["this CPU"] = open_engine(bundle, threads=asked.threads)
+        else:
+            call_ms, row_ms = STAND_INS[name]
+            label = f"stand-in, {call_ms:g} + {row_ms:g} ms an image"
+            engines[label] = stand_in(bundle, call_ms, row_ms)
+    found: list[Load] = []
+    for seed in range(asked.seed, asked.seed + asked.repeats):
+        for device, engine in engines.items():
+            for workload in asked.workloads:
+                load_average = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+                console.print(f"repetition {seed}, load average {load_average}")
+                bench = Bench(device, engine, workload, asked.slots)
+                found += asyncio.run(measure(bench, asked.loads, asked.images, seed))
+        if asked.json is not None:  # after each, should a later one be cut off
+            asked.json.write_text(json.dumps([asdict(one) for one in found]) + "\n")
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from models.engine import Engine
-from service.batching.base import Batching, OnStart
+from service.batching.base import Batching
 from service.batching.continuous import ContinuousBatcher
 from service.batching.job import Expired, Finished, Job, Priority
 from service.batching.static import StaticBatcher
@@ -26,19 +26,15 @@ def open_batching(
     engine: Engine,
     metrics: Metrics,
     *,
-    queue_size: int,
     batch_size: int,
     batch_delay_s: float,
-    on_start: OnStart = lambda ids: None,
 ) -> Batching:
     """A running batcher; needs a running event loop. `batch_delay_s` is of static batches only."""
     if kind == "static":
         return StaticBatcher(
             engine,
             metrics,
-            queue_size=queue_size,
             batch_size=batch_size,
             batch_delay_s=batch_delay_s,
-            on_start=on_start,
         )
-    return ContinuousBatcher(engine, metrics, queue_size=queue_size, batch_size=batch_size, on_start=on_start)
+    return ContinuousBatcher(engine, metrics, batch_size=batch_size)

@@ -1,24 +1,17 @@
-"""The face of a batcher, and what every batcher does alike: a bound, deadlines, cancellation.
+"""The face of a batcher, and what every batcher does alike: deadlines and cancellation.
 
 A batcher knows nothing of rows and files: it is given network inputs and answers with RawMaps. What it
-holds is lost with the process, which is why the database, not this queue, is the truth.
+holds is lost with the process, which is why the database, not this queue, is the truth. How much may wait
+is for `service.admission` to say.
 """
 
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from models.samplers import Cancelled
 from service.batching.job import Expired, Finished, Job, Ticket
-from service.errors import InspectionError
-
-OnStart = Callable[[Sequence[str]], None]
-"""Called on the event loop with the ids of jobs that the engine has taken up."""
-_RATE_MEMORY = 0.2  # weight of the newest measurement in the seconds per image
-_GUESSED_IMAGE_S = 1.0  # until something was measured
 
 
 class Batching(Protocol):
@@ -27,18 +20,6 @@ class Batching(Protocol):
     @property
     def healthy(self) -> bool:
         """Whether jobs are being run and new ones taken."""
-        ...
-
-    def check_room(self) -> None:
-        """Raise 503 with Retry-After when the queue is at its bound."""
-        ...
-
-    def place(self, *, force: bool = False) -> AbstractContextManager[None]:
-        """Hold one place in the queue; InspectionError 503 when there is none, unless `force`."""
-        ...
-
-    def expected_wait_s(self) -> float:
-        """How long what is accepted now will keep the engine busy, from the measured service rate."""
         ...
 
     async def submit(self, job: Job) -> Finished:
@@ -59,13 +40,10 @@ class Batching(Protocol):
 
 
 class Batcher(ABC):
-    """What the batchers share: places, the measured rate, and a submitted job's deadline and end."""
+    """What the batchers share: a submitted job's deadline and end."""
 
-    def __init__(self, queue_size: int) -> None:
-        self._queue_size = queue_size
+    def __init__(self) -> None:
         self._closing = False
-        self._reserved = 0
-        self._image_s: float | None = None
 
     @property
     @abstractmethod
@@ -84,29 +62,6 @@ class Batcher(ABC):
     @abstractmethod
     def _leave(self, ticket: Ticket) -> None:
         """Forget a ticket wherever it is; it has been answered, or nobody waits for it any more."""
-
-    def check_room(self) -> None:
-        """Raise 503 with Retry-After when the queue is at its bound."""
-        if not self.healthy:
-            raise InspectionError(503, "shutting-down", "the service is stopping; try again", retry_after_s=5)
-        if self._reserved >= self._queue_size:
-            detail = f"{self._reserved} images are waiting already; slow down and send the image again"
-            raise InspectionError(503, "queue-full", detail, retry_after_s=self.expected_wait_s())
-
-    def expected_wait_s(self) -> float:
-        """How long what is accepted now will keep the engine busy, from the measured service rate."""
-        return self._reserved * (self._image_s if self._image_s is not None else _GUESSED_IMAGE_S)
-
-    @contextmanager
-    def place(self, *, force: bool = False) -> Iterator[None]:
-        """Hold one place in the queue; InspectionError 503 when there is none, unless `force`."""
-        if not force:
-            self.check_room()
-        self._reserved += 1
-        try:
-            yield
-        finally:
-            self._reserved -= 1
 
     async def submit(self, job: Job) -> Finished:
         """Wait for the engine's answer; see `Batching`."""
@@ -127,7 +82,3 @@ class Batcher(ABC):
             self._leave(ticket)
             if timer is not None:
                 timer.cancel()
-
-    def _learn_rate(self, image_s: float) -> None:
-        old = self._image_s if self._image_s is not None else image_s
-        self._image_s = old + _RATE_MEMORY * (image_s - old)

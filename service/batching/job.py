@@ -13,6 +13,8 @@ from models.engine import RawMap
 
 Priority = Literal["camera", "backfill"]
 """A camera waits for its answer; backfill may take its time."""
+BACKFILL_SHARE = 8
+"""While both wait, at least one of so many images that the engine works on is backfill."""
 
 
 class Expired(Exception):
@@ -49,7 +51,6 @@ class Ticket:
     future: "asyncio.Future[Finished]"
     queued_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
-    turn: bool = False  # backfill that has been taken for its share, which no camera displaces
     gone: bool = False  # nobody waits for the answer any more: answered, cancelled or expired
 
     def answer(self, result: RawMap, finished_at: float) -> None:

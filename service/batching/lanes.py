@@ -1,17 +1,13 @@
 """Who is next: cameras before backfill, each in order of arrival, and backfill never left out for long."""
 
-import time
 from collections import deque
 from collections.abc import Iterator
 
-from service.batching.job import Priority, Ticket
-
-BACKFILL_SHARE = 8
-"""Of so many images taken while backfill waits, at least one is backfill."""
+from service.batching.job import BACKFILL_SHARE, Priority, Ticket
 
 
 class Lanes:
-    """The waiting tickets. Not locked: whoever shares it between threads holds a lock around each call."""
+    """The waiting tickets."""
 
     def __init__(self, backfill_share: int = BACKFILL_SHARE) -> None:
         if backfill_share < 2:
@@ -31,13 +27,9 @@ class Lanes:
     def waiting(self, priority: Priority) -> int:
         return len(self._lanes[priority])
 
-    def add(self, ticket: Ticket, *, front: bool = False) -> None:
-        """Queue a ticket; `front` for one that had been taken before."""
-        lane = self._lanes[ticket.job.priority]
-        if front:
-            lane.appendleft(ticket)
-        else:
-            lane.append(ticket)
+    def add(self, ticket: Ticket) -> None:
+        """Queue a ticket."""
+        self._lanes[ticket.job.priority].append(ticket)
 
     def discard(self, ticket: Ticket) -> None:
         """Forget a ticket, if it is here."""
@@ -56,10 +48,9 @@ class Lanes:
         return next(iter(self._lanes[name]), None)
 
     def take(self) -> Ticket | None:
-        """The next ticket, no longer waiting; `turn` is set on backfill that is taken for its share."""
-        due, ticket = self.backfill_due, self.peek()
+        """The next ticket, no longer waiting."""
+        ticket = self.peek()
         if ticket is not None:
-            ticket.turn = due
             self._remove(ticket)
         return ticket
 
@@ -72,11 +63,6 @@ class Lanes:
         for ticket in others:
             self._remove(ticket)
         return [first, *others]
-
-    def oldest_s(self) -> float:
-        """How long the oldest ticket has been waiting; 0 when none is."""
-        heads = [lane[0].queued_at for lane in self._lanes.values() if lane]
-        return time.monotonic() - min(heads) if heads else 0.0
 
     def _remove(self, ticket: Ticket) -> None:
         self._lanes[ticket.job.priority].remove(ticket)

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.engine import Engine, RawMap
 from models.samplers import Cancelled
-from service.batching.base import Batcher, OnStart
+from service.batching.base import Batcher
 from service.batching.job import Ticket
 from service.batching.lanes import Lanes
 from service.batching.stepwise import run_together
@@ -34,24 +34,19 @@ class StaticBatcher(Batcher):
         engine: Engine,
         metrics: Metrics,
         *,
-        queue_size: int,
         batch_size: int,
         batch_delay_s: float,
-        on_start: OnStart = lambda ids: None,
     ) -> None:
-        super().__init__(queue_size)
+        super().__init__()
         self._engine = engine
         self._metrics = metrics
         self._batch_size = batch_size
         self._batch_delay_s = batch_delay_s
-        self._on_start = on_start
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._abort = threading.Event()
         self._lanes = Lanes()
         self._wake = asyncio.Event()
         self._loop_task = asyncio.create_task(self._run(), name="batcher")
-        metrics.queue_depth.set_function(lambda: self._reserved)
-        metrics.queue_oldest.set_function(self._lanes.oldest_s)
 
     @property
     def healthy(self) -> bool:
@@ -99,7 +94,6 @@ class StaticBatcher(Batcher):
                 ticket.started_at = started
             outcomes = await self._run_batch(batch)
             finished = time.monotonic()
-            self._learn_rate((finished - started) / len(batch))
             for ticket, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, Exception):
                     ticket.fail(outcome)
@@ -132,7 +126,6 @@ class StaticBatcher(Batcher):
         """One outcome per ticket; a failing batch runs again one by one: a poisonous image fails alone."""
         if self._abort.is_set():
             return [Cancelled("the service is stopping") for _ in batch]
-        self._on_start([ticket.job.id for ticket in batch])
         self._metrics.batch_size.observe(len(batch))
         loop = asyncio.get_running_loop()
         try:

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from models.engine import Engine, RawMap, Slots, SlotTask
 from models.samplers import Cancelled
+from models.slots import Wanted
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+_ONE_CALL = Wanted(1, 1)
 
 
 @dataclass(eq=False)
@@ -23,6 +25,10 @@ class _WholeImage:
     profile: str
     ignore: Mask | None
     outcome: RawMap | Exception | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        return _ONE_CALL if self.outcome is None else Wanted(0, 0)
 
 
 def stepwise(engine: Engine) -> Slots:
@@ -39,6 +45,9 @@ class _WholeImages:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    def foresee(self, profile: str) -> Wanted:
+        return _ONE_CALL
 
     def begin(self, image: Float, seed: int, profile: str, ignore: Mask | None = None) -> SlotTask:
         return _WholeImage(image, seed, profile, ignore)

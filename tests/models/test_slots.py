@@ -56,10 +56,12 @@ def test_every_kind_of_profile_is_tested_here() -> None:
 @pytest.mark.parametrize("max_rows", [1, 4, 64])
 def test_all_kinds_together_give_what_each_gives_alone(max_rows: int) -> None:
     slots = [begin(profile, seed) for seed, profile in enumerate(PROFILES)]
+    assert [slot.rows for slot in slots] == [profile.at_once for profile in PROFILES]
     for _ in range(200):
         advance(smooth_net, slots, max_rows)
     for seed, (slot, profile) in enumerate(zip(slots, PROFILES, strict=True)):
         assert slot.error is None
+        assert slot.done == profile.network_calls
         np.testing.assert_array_equal(slot.result, alone(profile, seed))
 
 

@@ -161,3 +161,21 @@ def test_unknown_profile_and_a_stop(engine: BundleEngine, batch: Batch) -> None:
     with pytest.raises(Cancelled):
         engine.advance([task], lambda: True)
     assert task.outcome is None
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_an_image_still_wants_is_foreseen_exactly(
+    engine: BundleEngine, batch: Batch, profile: str
+) -> None:
+    images, seeds = batch
+    tasks = [engine.begin(images[i], seeds[i], profile) for i in range(2)]
+    assert tasks[0].wanted == engine.foresee(profile)
+    for _ in range(1000):
+        if all(task.outcome is not None for task in tasks):
+            break
+        before = [task.wanted for task in tasks]
+        engine.advance(tasks)
+        for (at_once, left), task in zip(before, tasks, strict=True):
+            assert task.wanted.left == left - at_once  # both have all that they ask for
+            assert (task.wanted.left == 0) == (task.outcome is not None)
+    assert engine.foresee(profile).left == engine.manifest.profiles[profile].network_calls

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.drive import check
 from models.engine import RawMap
+from models.slots import Wanted
 from service.batching import Batching, open_batching
 from service.metrics import Metrics
 from tests.service.conftest import SIZE, PixelEngine
@@ -28,7 +29,7 @@ def image(value: int) -> NDArray[np.float32]:
 
 @asynccontextmanager
 async def running(kind: Kind, engine: PixelEngine, **options: Any) -> AsyncIterator[Batching]:
-    defaults = {"queue_size": 64, "batch_size": 4, "batch_delay_s": 0.01, "metrics": Metrics()}
+    defaults = {"batch_size": 4, "batch_delay_s": 0.01, "metrics": Metrics()}
     batcher = open_batching(kind, engine, **{**defaults, **options})
     try:
         yield batcher
@@ -44,6 +45,10 @@ class StepTask:
     steps: int
     outcome: RawMap | Exception | None = None
 
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(1, self.steps) if self.outcome is None else Wanted(0, 0)
+
 
 class StepEngine(PixelEngine):
     """Takes `steps[profile]` calls of `delay_s` for an image; notes whose values shared each call."""
@@ -55,6 +60,9 @@ class StepEngine(PixelEngine):
         self.spent: Counter[int] = Counter()  # calls by value
         self.masks: dict[int, object] = {}
         self.on_call: Callable[[int], None] = lambda call: None
+
+    def foresee(self, profile: str) -> Wanted:
+        return Wanted(1, self.steps[profile])
 
     def begin(self, image: NDArray[np.float32], seed: int, profile: str, ignore: object = None) -> StepTask:
         value = round(float((image.mean() + 1) * 127.5))

@@ -47,7 +47,7 @@ def test_an_image_that_arrives_while_a_chain_runs_is_not_held_up_by_it() -> None
 
     asyncio.run(run())
     assert engine.spent == {1: 250, 2: 1}
-    assert engine.calls.index([1, 2]) < 100
+    assert any(2 in values for values in engine.calls[:100])
 
 
 def test_profiles_and_steps_share_calls() -> None:
@@ -64,7 +64,8 @@ def test_profiles_and_steps_share_calls() -> None:
             await asyncio.gather(*jobs)
 
     asyncio.run(run())
-    assert engine.calls == [[1], [1, 2, 3], [1, 3], [1, 3], [1, 3], [3]]
+    assert [sorted(values) for values in engine.calls[:2]] == [[1], [1, 2, 3]]
+    assert engine.spent == {1: 5, 2: 1, 3: 5}
 
 
 @pytest.mark.parametrize("how", ["cancelled", "expired"])
@@ -117,8 +118,8 @@ def test_a_camera_displaces_backfill_which_goes_on_where_it_was() -> None:
 
     assert asyncio.run(run()) == [1, 2]
     assert engine.spent == {1: 40, 2: 40, 3: 5}  # nothing was done twice
-    first = engine.calls.index([1, 3])
-    assert engine.calls[first : first + 6] == [[1, 3]] * 5 + [[1, 2]]  # the newer one gave way
+    with_camera = [index for index, values in enumerate(engine.calls) if 3 in values]
+    assert with_camera[-1] - with_camera[0] <= 5  # backfill took at most one of its calls
 
 
 def test_backfill_gets_its_share_from_cameras_that_never_cease() -> None:
@@ -202,7 +203,7 @@ def test_slots_are_filled_at_saturation() -> None:
     engine = StepEngine(delay_s=0.001)
 
     async def run() -> None:
-        async with running("continuous", engine, batch_size=8, queue_size=200) as batcher:
+        async with running("continuous", engine, batch_size=8) as batcher:
             await asyncio.gather(*(batcher.submit(job(v)) for v in range(120)))
 
     asyncio.run(run())

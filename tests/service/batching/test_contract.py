@@ -1,4 +1,4 @@
-"""What both batchers promise: order, bounds, isolation, deadlines, cancellation, drain."""
+"""What both batchers promise: order, isolation, deadlines, cancellation, drain."""
 
 import asyncio
 import time
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from models.samplers import Cancelled
 from service.batching import Expired, Job, open_batching
-from service.errors import InspectionError
 from service.metrics import Metrics
 from tests.service.batching.engines import Kind, image, running
 from tests.service.conftest import PixelEngine
@@ -70,28 +69,6 @@ def test_an_engine_that_loses_rows_fails_them(kind: Kind) -> None:
 
 
 @both
-def test_the_bound_and_retry_after_from_the_measured_rate(kind: Kind) -> None:
-    engine = PixelEngine(delay_s=0.2)
-
-    async def run() -> None:
-        async with running(kind, engine, queue_size=10, batch_size=1, batch_delay_s=0) as batcher:
-            await batcher.submit(job(0))  # measures about 0.2 s an image
-            places = [batcher.place() for _ in range(10)]
-            for place in places:
-                place.__enter__()
-            with pytest.raises(InspectionError) as refused:
-                batcher.check_room()
-            assert refused.value.status == 503
-            assert 1.5 < (refused.value.retry_after_s or 0) < 6
-            with batcher.place(force=True):
-                pass
-            places[0].__exit__(None, None, None)
-            batcher.check_room()
-
-    asyncio.run(run())
-
-
-@both
 def test_warm_up_runs_one_image_and_a_full_batch(kind: Kind) -> None:
     engine = PixelEngine()
 
@@ -118,7 +95,7 @@ def test_nobody_waits_for_a_batcher_that_has_ended(kind: Kind) -> None:
     """A job whose preprocessing outlasted the grace period must not keep the process from ending."""
 
     async def run() -> None:
-        batcher = open_batching(kind, PixelEngine(), Metrics(), queue_size=4, batch_size=2, batch_delay_s=0)
+        batcher = open_batching(kind, PixelEngine(), Metrics(), batch_size=2, batch_delay_s=0)
         assert batcher.healthy
         await batcher.close(0.1)
         assert not batcher.healthy
@@ -133,14 +110,13 @@ def test_close_drains_within_grace_and_cancels_after(kind: Kind) -> None:
     engine = PixelEngine(delay_s=0.02)
 
     async def drain(grace_s: float, hold: bool) -> list[Any]:
-        batcher = open_batching(kind, engine, Metrics(), queue_size=64, batch_size=2, batch_delay_s=1)
+        batcher = open_batching(kind, engine, Metrics(), batch_size=2, batch_delay_s=1)
         if hold:
             engine.go.clear()
         jobs = [asyncio.create_task(batcher.submit(job(v))) for v in range(6)]
         await asyncio.sleep(0.01)
         await batcher.close(grace_s)
-        with pytest.raises(InspectionError, match="stopping"):
-            batcher.check_room()
+        assert not batcher.healthy
         return await asyncio.gather(*jobs, return_exceptions=True)
 
     assert [done.result.score for done in asyncio.run(drain(5, hold=False))] == list(range(6))
@@ -213,22 +189,6 @@ def test_cameras_go_before_backfill(kind: Kind) -> None:
 
 
 @both
-def test_who_is_taken_up_is_said_once_and_on_the_event_loop(kind: Kind) -> None:
-    started: list[str] = []
-
-    async def run() -> None:
-        def on_start(ids: Any) -> None:
-            asyncio.get_running_loop()
-            started.extend(ids)
-
-        async with running(kind, PixelEngine(poison=3), on_start=on_start) as batcher:
-            await asyncio.gather(*(batcher.submit(job(v)) for v in range(9)), return_exceptions=True)
-
-    asyncio.run(run())
-    assert sorted(started) == [str(v) for v in range(9)]
-
-
-@both
 def test_an_ignore_mask_goes_with_its_image(kind: Kind) -> None:
     class Masking(PixelEngine):
         def run(self, images: Any, seeds: Any, profile: Any, stop: Any = None, ignore: Any = None) -> Any:
@@ -249,22 +209,12 @@ def test_an_ignore_mask_goes_with_its_image(kind: Kind) -> None:
 
 
 @both
-def test_metrics_keep_their_meaning(kind: Kind) -> None:
+def test_the_metrics_count_every_image_of_a_call(kind: Kind) -> None:
     engine, metrics = PixelEngine(), Metrics()
-    engine.go.clear()
-    value = metrics.registry.get_sample_value
 
     async def run() -> None:
         async with running(kind, engine, metrics=metrics, batch_size=2, batch_delay_s=0) as batcher:
-            with batcher.place(), batcher.place(), batcher.place():
-                jobs = [asyncio.create_task(batcher.submit(job(v))) for v in range(3)]
-                await asyncio.sleep(0.1)
-                assert value("inlier_queue_depth") == 3
-                assert 0.05 < (value("inlier_queue_oldest_seconds") or 0) < 5
-                engine.go.set()
-                await asyncio.gather(*jobs)
-            assert value("inlier_queue_depth") == 0
-            assert value("inlier_queue_oldest_seconds") == 0
+            await asyncio.gather(*(batcher.submit(job(v)) for v in range(3)))
 
     asyncio.run(run())
-    assert value("inlier_batch_size_sum") == 3
+    assert metrics.registry.get_sample_value("inlier_batch_size_sum") == 3

@@ -75,16 +75,6 @@ def test_peek_is_what_is_taken_and_a_discarded_ticket_never_is() -> None:
     assert lanes.take() is None
 
 
-def test_a_ticket_put_back_is_the_next_of_its_lane() -> None:
-    lanes = Lanes()
-    first, second = ticket("a", "backfill"), ticket("b", "backfill")
-    lanes.add(first)
-    lanes.add(second)
-    assert lanes.take() is first
-    lanes.add(first, front=True)
-    assert drain(lanes) == ["a", "b"]
-
-
 def test_a_batch_is_of_the_first_ticket_s_profile() -> None:
     lanes = Lanes()
     for name, priority, profile in (
