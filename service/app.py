@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 
 from models.engine import Engine
 from service.access.access import Access
@@ -34,13 +33,13 @@ from service.middleware import BodyLimit, RequestContext
 from service.outbox.dispatcher import Dispatcher
 from service.outbox.senders import Senders
 from service.recipes.book import RecipeBook
-from service.review import pages, signin
+from service.review import pages, preferences, shell, signin
 from service.runtime import open_runtime, open_store
 from service.settings import Settings
 
 _ROUTERS = (
     *(inspections, artifacts, reviews, recipes, thresholds, masks, models),
-    *(webhooks, keys, users, session, audit, operations, pages, signin),
+    *(webhooks, keys, users, session, audit, operations, pages, signin, preferences),
 )
 
 
@@ -64,7 +63,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
             await asyncio.to_thread(RecipeBook(ledger.database).ensure_default)
             await asyncio.to_thread(access.greet, ledger.database)
             outbox.start()
-            services = Services(settings, runtime, metrics, outbox, pages.environment(), access, ready=True)
+            services = Services(settings, runtime, metrics, outbox, shell.environment(), access, ready=True)
             app.state.services = services
             metrics.ready.set(1)
             yield
@@ -84,8 +83,9 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     )
     for module in _ROUTERS:
         app.include_router(module.router)
-    app.mount("/static", StaticFiles(directory=pages.FOLDER / "static"), name="static")
+    app.mount("/static", shell.Static(directory=shell.FOLDER / "static"), name="static")
     install_handlers(app)
+    app.state.error_page = shell.error_page
     operations.describe_api(app)
     app.add_middleware(Gate)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

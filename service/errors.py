@@ -2,7 +2,7 @@
 
 import errno
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from service.blobs.base import BlobsUnavailable
 
@@ -64,8 +64,20 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
 
-def problem(scope: Mapping[str, Any], error: InspectionError) -> ProblemResponse:
+ErrorPage = Callable[[Mapping[str, Any], InspectionError, Mapping[str, str]], Response | None]
+"""(scope, error, headers) -> the error as a page, for a person; None: not for a person."""
+
+
+def problem(scope: Mapping[str, Any], error: InspectionError) -> Response:
     """The response for an error within the request of an ASGI `scope`."""
+    headers = {"Cache-Control": "no-store", **error.headers}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    scope.get("state", {})["problem_code"] = error.code
+    as_page: ErrorPage | None = getattr(scope["app"].state, "error_page", None) if "app" in scope else None
+    shown = None if as_page is None else as_page(scope, error, headers)
+    if shown is not None:
+        return shown
     body = {
         "type": f"urn:inlier:problem:{error.code}",
         "title": HTTPStatus(error.status).phrase,
@@ -75,10 +87,6 @@ def problem(scope: Mapping[str, Any], error: InspectionError) -> ProblemResponse
         "request_id": scope.get("state", {}).get("request_id", ""),
         **error.extra,
     }
-    headers = {"Cache-Control": "no-store", **error.headers}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    scope.get("state", {})["problem_code"] = error.code
     return ProblemResponse(body, error.status, headers)
 
 
@@ -102,7 +110,7 @@ def as_inspection_error(error: Exception) -> InspectionError:
     return InspectionError(500, "internal-error", detail)
 
 
-async def _inspection_error(request: Request, error: Exception) -> ProblemResponse:
+async def _inspection_error(request: Request, error: Exception) -> Response:
     return problem(request.scope, as_inspection_error(error))
 
 
@@ -115,7 +123,7 @@ def wrong_method(method: str, path: str, allowed: Iterable[str]) -> InspectionEr
     return InspectionError(405, "method-not-allowed", f"{method} is not possible at {path}", headers=headers)
 
 
-async def _http_exception(request: Request, error: Exception) -> ProblemResponse:
+async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return problem(request.scope, not_found(request.url.path))
@@ -133,7 +141,7 @@ def validation_error(items: list[dict[str, Any]]) -> InspectionError:
     return InspectionError(422, "invalid-parameters", detail, extra={"errors": found[:50]})
 
 
-async def _validation(request: Request, error: Exception) -> ProblemResponse:
+async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return problem(request.scope, validation_error([dict(item) for item in error.errors()]))
 

@@ -1,12 +1,10 @@
 """What the routers work with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
-from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
 from models.bundle import Manifest
@@ -73,17 +71,3 @@ RecipeName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", d
 def id_text(cursor: UUID | None) -> str | None:
     """A cursor as the ids are stored."""
     return None if cursor is None else str(cursor)
-
-
-def page(
-    request: Request,
-    template: str,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-    **values: object,
-) -> HTMLResponse:
-    """A rendered page; the template also sees `who` asks (or none) and the `csrf` of its forms."""
-    state, serving = request.state, services(request)
-    who, csrf = getattr(state, "principal", None), getattr(state, "csrf", None)
-    html = serving.pages.get_template(template).render(who=who, csrf=csrf, model=serving.manifest, **values)
-    return HTMLResponse(html, status, {"Cache-Control": "no-store", **(headers or {})})

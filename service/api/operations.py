@@ -11,9 +11,10 @@ from pydantic import BaseModel
 
 from service.access.principal import Camera
 from service.access.routes import declarations
-from service.api.deps import Serving, page
+from service.api.deps import Serving
 from service.errors import InspectionError, Problem, problem_docs
 from service.metadata import Metadata
+from service.review.shell import page
 
 router = APIRouter(tags=["operations"])
 

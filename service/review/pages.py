@@ -1,50 +1,23 @@
 """The pages for people; they work without scripts."""
 
 import asyncio
-import re
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 from pydantic import ValidationError
 
 from service import render
 from service.access.principal import Operator
-from service.api.deps import Serving, page
+from service.api.deps import Serving
 from service.api.filters import ListQuery
 from service.api.schemas import InspectionOut, document
-from service.errors import InspectionError, validation_error
+from service.errors import validation_error
+from service.review.shell import page
 
 router = APIRouter(include_in_schema=False)
-FOLDER = Path(__file__).parent
 _PAGE = 48
-_CODE = re.compile(r"`([^`]+)`")
 _STAGES = ("decode", "store", "preprocess", "queue", "inference", "postprocess")
-
-
-def environment() -> Environment:
-    """Templates with escaping on and undefined names as errors."""
-    found = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters["ms"] = lambda value: f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"
-    found.filters["number"] = lambda value: f"{value:.2f}"
-    found.filters["code"] = code
-    found.filters["moment"] = lambda value: value.strftime("%Y-%m-%d %H:%M:%S UTC")
-    return found
-
-
-def code(text: str) -> Markup:
-    """Text with `such` parts as code, everything escaped."""
-    # A plain string first: Markup would escape the tags that are put in.
-    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
 @router.get("/")
@@ -71,10 +44,7 @@ async def inspections(request: Request, serving: Serving, who: Operator) -> HTML
 @router.get("/inspections/{identifier}")
 async def inspection(request: Request, identifier: str, serving: Serving, who: Operator) -> HTMLResponse:
     """One inspection: image, reconstruction, heatmap and why the verdict is what it is."""
-    try:
-        row = await asyncio.to_thread(serving.ledger.get, identifier)
-    except InspectionError as error:
-        return page(request, "missing.html", 404, detail=error.detail)
+    row = await asyncio.to_thread(serving.ledger.get, identifier)
     shown = document(row)
     return page(request, "inspection.html", item=shown, gauge=gauge(shown), stages=_STAGES)
 

@@ -12,12 +12,13 @@ from service.access.browser import safe_next
 from service.access.principal import Camera
 from service.access.signin import SignedIn
 from service.api import session
-from service.api.deps import Services, Serving, page
+from service.api.deps import Services, Serving
 from service.errors import InspectionError
 from service.metadata import Label, Name
+from service.review.shell import page
 
 router = APIRouter(include_in_schema=False)
-_NEXT = "/inspections"
+_NEXT = "/"
 
 
 class PasswordForm(BaseModel):

@@ -1,0 +1,16 @@
+// The strings of the page, in its language; the server writes them into the page.
+const found = JSON.parse(document.getElementById("strings").textContent);
+
+/** The text of a key, with {name} replaced by values.name. */
+export function t(key, values = {}) {
+  const text = found[key];
+  if (text === undefined) throw new Error(`no string ${key}`);
+  return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? values[name] : whole));
+}
+
+const language = document.documentElement.lang;
+
+/** A number as the language writes it. */
+export function number(value, digits = 2) {
+  return value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
