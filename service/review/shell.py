@@ -137,7 +137,7 @@ def error_page(
         "error.html",
         error.status,
         headers,
-        status=error.status,
+        kind=error.status,
         detail=error.detail,
         request_id=getattr(request.state, "request_id", ""),
     )
