@@ -6,7 +6,8 @@ from statistics import median
 _SAMPLES = 9
 """Of each size; the median of so many passes over calls that something else held up."""
 _MEMORY = 512
-"""Calls after which a sample is forgotten: what else the machine does changes."""
+"""Calls after which a sample is forgotten, as the machine may have other things to do by then; but never the
+last sample of the last two sizes, or lone images would make it forget what company costs."""
 _TINY_S = 1e-9
 
 
@@ -28,7 +29,7 @@ class CallCost:
         self._calls += 1
         self._samples.setdefault(rows, deque(maxlen=_SAMPLES)).append((self._calls, seconds))
         for size, samples in list(self._samples.items()):
-            stale = samples[0][0] <= self._calls - _MEMORY
+            stale = samples[0][0] <= self._calls - _MEMORY and (len(samples) > 1 or len(self._samples) > 2)
             if stale:
                 samples.popleft()
             if not samples:
@@ -39,7 +40,7 @@ class CallCost:
 
     @property
     def known(self) -> bool:
-        """Whether calls of different sizes have been seen of late."""
+        """Whether calls of different sizes have been seen."""
         return len(self._usual_s) > 1
 
     def seconds(self, rows: int) -> float:

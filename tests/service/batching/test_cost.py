@@ -57,10 +57,14 @@ def test_a_change_of_speed_is_followed() -> None:
     assert cost.seconds(4) == pytest.approx(0.005, rel=0.01)
 
 
-def test_a_size_that_is_no_longer_seen_is_forgotten() -> None:
+def test_sizes_that_are_no_longer_seen_are_forgotten_but_for_the_last_two() -> None:
     cost = CallCost()
-    cost.observe(4, 0.01)
+    for rows, seconds in ((2, 0.01), (3, 0.01), (4, 0.01), (1, 0.01)):
+        cost.observe(rows, seconds)
     for _ in range(1000):
         cost.observe(8, 0.08)
-    assert not cost.known
     assert cost.seconds(4) == pytest.approx(0.04)
+    assert cost.known
+    for _ in range(1000):
+        cost.observe(8, 0.08)
+    assert cost.seconds(1) == pytest.approx(0.01)  # as measured long ago, and the line goes through it
