@@ -6,6 +6,7 @@ Where two commands must not be torn apart they are one script. Jobs lost with Re
 sweeper, and a group lost with Redis is made again here.
 """
 
+import asyncio
 import os
 import secrets
 import socket
@@ -67,6 +68,7 @@ class StreamQueue:
         # One hash tag, so that scripts find all their keys on one node of a cluster.
         self._streams = {priority: f"{{{namespace}}}:{priority}" for priority in PRIORITIES}
         self._known, self._dead = f"{{{namespace}}}:known", f"{{{namespace}}}:dead"
+        self._wakes, self._woken = 0, asyncio.Event()
         self._consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     async def open(self) -> None:
@@ -96,14 +98,15 @@ class StreamQueue:
             return bool(await self._redis.eval(_PUT, 2, *keys, identifier))
 
     async def take(self, count: int, wait_s: float) -> list[Lease]:
-        deadline = time.monotonic() + wait_s
+        deadline, wakes = time.monotonic() + wait_s, self._wakes
         async with _reachable():
             while True:
                 try:
                     taken = await self._take_waiting(count)
                     left_s = deadline - time.monotonic()
-                    if taken or left_s <= 0:
+                    if taken or left_s <= 0 or wakes != self._wakes:
                         return taken
+                    self._woken.clear()
                     # Not longer than a part of the lease: a dead worker's jobs must be looked for meanwhile.
                     await self._arrival(min(left_s, self._lease_ms / 4000))
                 except ResponseError as error:
@@ -112,7 +115,8 @@ class StreamQueue:
                     await self.open()
 
     def wake(self) -> None:
-        """A wait here is left to its end: one cut off could take a job with it until its lease runs out."""
+        self._wakes += 1
+        self._woken.set()
 
     async def renew(self, lease: Lease) -> None:
         if not await self._run(_RENEW, lease):
@@ -176,12 +180,24 @@ class StreamQueue:
         return found
 
     async def _arrival(self, wait_s: float) -> None:
-        """Return when a job may be there: something was added, or the time is over."""
+        """Return when a job may be there: something was added, or the time is over; or when woken.
+
+        It takes nothing, so that no job is lost with a wait that is cut off.
+        """
         last = {}
         for stream in self._streams.values():
             groups = await self._redis.xinfo_groups(stream)
             last[stream] = groups[0]["last-delivered-id"] if groups else "0-0"
-        await self._redis.xread(last, count=1, block=max(1, round(wait_s * 1000)))
+        reading = asyncio.ensure_future(self._redis.xread(last, count=1, block=max(1, round(wait_s * 1000))))
+        woken = asyncio.ensure_future(self._woken.wait())
+        try:
+            await asyncio.wait({reading, woken}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+        finally:
+            reading.cancel()
+            woken.cancel()
+            await asyncio.gather(reading, woken, return_exceptions=True)
 
     async def _run(self, script: str, lease: Lease, *arguments: str | int) -> bool:
         keys = (self._streams[lease.priority], self._known, self._dead)

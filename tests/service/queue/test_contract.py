@@ -166,3 +166,18 @@ def test_many_workers_never_share_a_job(run: Callable[[Body], None]) -> None:
         assert sorted(seen) == sorted(names)
 
     run(body)
+
+
+def test_a_worker_that_is_woken_stops_waiting_and_loses_nothing(run: Callable[[Body], None]) -> None:
+    async def body(queue: Queue, other: Queue) -> None:
+        waiting = asyncio.create_task(queue.take(1, 20))
+        deadline = asyncio.get_running_loop().time() + 10  # a wait that is not cut off takes 20 s
+        while not waiting.done():
+            assert asyncio.get_running_loop().time() < deadline
+            queue.wake()
+            await asyncio.sleep(0.01)
+        assert waiting.result() == []
+        await other.put("a")
+        assert (await one(queue, 5)).id == "a"
+
+    run(body)

@@ -98,3 +98,24 @@ def test_a_bell_is_heard_in_another_process_and_after_an_outage(server: PrivateR
         await worker.close()
 
     asyncio.run(main())
+
+
+def test_a_long_wait_is_cut_off_when_woken(server: PrivateRedis) -> None:
+    """One command to Redis may wait for a quarter of the lease: here for 20 s."""
+
+    async def main() -> None:
+        queue = StreamQueue(server.url, 80, secrets.token_hex(4))
+        await queue.open()
+        waiting = asyncio.create_task(queue.take(1, 60))
+        deadline = asyncio.get_running_loop().time() + 10
+        while not waiting.done():
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.05)
+            queue.wake()
+        assert waiting.result() == []
+        await queue.put("a")
+        (lease,) = await queue.take(1, 10)
+        assert await queue.done(lease)
+        await queue.close()
+
+    asyncio.run(main())
