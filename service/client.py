@@ -24,6 +24,7 @@ from service.client_base import (
     Image,
     InlierError,
     Inspection,
+    Picture,
     Problem,
     Unavailable,
     checked,
@@ -97,6 +98,13 @@ class Client(Base):
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _POLL_S[1])
         return found
+
+    def picture(self, inspection: Inspection, name: Picture, **options: Any) -> bytes:
+        """A picture of a finished inspection; `format="raw"` gives the heatmap as a 16-bit PNG."""
+        answer = self._call("GET", f"/v1/inspections/{inspection.id}/{name}", params=options)
+        if not answer.is_success:
+            raise Problem(answer)
+        return answer.content
 
     def inspections(self, **filters: Any) -> Iterator[Inspection]:
         """All that match (see `GET /v1/inspections`), newest first, page by page."""

@@ -19,6 +19,7 @@ from service.settings import client_environment
 RETRIED = {429, 502, 503, 504, 507}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 Image = bytes | str | Path
+Picture = Literal["image", "heatmap", "reconstruction", "difference"]
 Decision = Literal["good", "defective", "unsure", "withdrawn"]
 
 

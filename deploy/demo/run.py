@@ -3,58 +3,28 @@ With `--bundle` and `--data` the same on a model and labelled images of your own
 
 Draw contaminated images, train on them, serve the model, post the test images over HTTP, and compare
 the answers with the truth. Drawing and training are done once: their results are kept in `.demo/` under
-a hash of the code and recipe that made them. Imports nothing of the trainer or the service.
+a hash of the code and recipe that made them. Of Inlier it imports the
+client, as a script of your own would.
 """
 
 import argparse
-import fcntl
-import hashlib
-import secrets
 import shutil
 import signal
-import socket
 import sqlite3
-import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import cv2
-import httpx
 import numpy as np
+from kept import ROOT, code_files, digest, forget_others, only_one
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
-from sklearn.metrics import roc_auc_score
+from served import service, tell, tool
+from told import DemoError, Inspected, bar, console, print_summary, print_table, step
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-CODE = ("models/**/*.py", "trainer/**/*.py", "trainer/recipes/*.toml", "constraints.txt")
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 40.0
-console = Console(highlight=False, soft_wrap=True)
-
-
-class DemoError(Exception):
-    """Something the demo needs did not work; the message is for the person who ran it."""
-
-
-@dataclass(frozen=True)
-class Inspected:
-    """One posted image, what the service said of it, and the truth."""
-
-    image: Path
-    truth: str  # good, or the type of the defect
-    answer: dict[str, Any]
-    round_trip_ms: float
-    amap: NDArray[np.float64]  # the anomaly map at the size of `mask`
-    mask: NDArray[np.bool_]
+from service.client import Client, InlierError
 
 
 def main() -> int:
@@ -110,90 +80,22 @@ def inspect_all(bundle: Path, data: Path, folder: Path, leave: bool) -> int:
     with service(bundle, folder) as (url, key, password):
         console.print(f"   ready at {url}")
         step(4, "the test images, posted one by one")
-        results = [inspect(url, key, image) for image in bar(images, "inspecting")]
+        with Client(url, key) as client:
+            results = [inspect(client, image) for image in bar(images, "inspecting")]
         print_table(results)
         print_summary(results)
         check_database(folder / "data" / "inlier.sqlite3", results)
         spent_s = time.monotonic() - started
         console.print(f"\nserved and inspected in {spent_s:.0f} s; the most suspicious part, to look at:")
-        worst = max(results, key=lambda result: result.answer["score"]["raw"])
+        worst = max(results, key=lambda result: result.answer.score_raw or 0)
         link = tell("users", "link", "demo", "--data", folder / "data")
-        console.print(f"[bold]{url}{link}&next={worst.answer['links']['page']}[/]")
+        console.print(f"[bold]{url}{link}&next={worst.answer.document['links']['page']}[/]")
         console.print(f"The link signs you in once; later sign in as demo with the password {password}")
         if not leave:
             wait_for_interrupt()
     if not leave:
         console.print("stopped")
     return 0
-
-
-# --- the stages -------------------------------------------------------------------------------------
-
-
-def tool(name: str, *arguments: object, publish: Path | None = None) -> None:
-    """Run one of our commands with its output on this terminal; with `publish`, that folder appears whole."""
-    partial = publish.with_name(publish.name + ".partial") if publish else None
-    if partial:
-        shutil.rmtree(partial, ignore_errors=True)
-    command = [str(BIN / name), *(str(partial if a == publish and partial else a) for a in arguments)]
-    status = subprocess.run(command, cwd=ROOT).returncode
-    if status:
-        raise DemoError(f"`{' '.join(command)}` ended with status {status}")
-    if partial and publish:
-        partial.rename(publish)
-
-
-def tell(*arguments: object, stdin: str = "") -> str:
-    """The last line that a command of the service prints."""
-    command = [str(BIN / "inlier-service"), *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True)
-    if done.returncode:
-        raise DemoError(f"`{' '.join(command)}` ended with status {done.returncode}: {done.stderr.strip()}")
-    return done.stdout.splitlines()[-1]
-
-
-@contextmanager
-def service(bundle: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
-    """A ready service on an empty database -> its address, a camera's key, and demo's password."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    key = tell("keys", "create", "demo-camera", "--scope", "camera", "--data", folder / "data")
-    password = secrets.token_urlsafe(12)
-    tell("users", "add", "demo", "--role", "admin", "--data", folder / "data", stdin=password)
-    port, log = free_port(8000), folder / "service.log"
-    command = [BIN / "inlier-service", "serve", "--bundle", bundle, "--data", folder / "data", "--port", port]
-    with log.open("wb") as output:
-        # A session of its own: Ctrl-C reaches this script alone, which then stops the service in order.
-        process = subprocess.Popen(
-            list(map(str, command)), cwd=ROOT, stdout=output, stderr=output, start_new_session=True
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_until_ready(process, url, log)
-            yield url, key, password
-        finally:
-            process.terminate()
-            try:
-                status = process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                status = process.wait()
-    if status:
-        raise DemoError(f"the service ended with status {status}{tail(log)}")
-
-
-def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise DemoError(f"the service did not start (status {process.returncode}){tail(log)}")
-        try:
-            if httpx.get(f"{url}/healthz/ready", timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise DemoError(f"the service was not ready after {START_TIMEOUT_S:.0f} s{tail(log)}")
 
 
 def test_images(data: Path) -> list[Path]:
@@ -203,34 +105,22 @@ def test_images(data: Path) -> list[Path]:
     return images
 
 
-def inspect(url: str, key: str, image: Path) -> Inspected:
+def inspect(client: Client, image: Path) -> Inspected:
     """Post one image, wait for its verdict, fetch its map."""
-    truth, body = image.parent.name, image.read_bytes()
-    camera = {"Authorization": f"Bearer {key}"}
-    headers = {**camera, "Content-Type": "application/octet-stream", "Prefer": "wait=30"}
+    truth = image.parent.name
     try:
         sent = time.monotonic()
-        response = httpx.post(
-            f"{url}/v1/inspections",
-            content=body,
-            params={"serial": f"{truth}-{image.stem}", "station": "demo"},
-            headers=headers,
-            timeout=60,
-        )
+        answer = client.inspect(image, serial=f"{truth}-{image.stem}", station="demo", wait_s=30)
         round_trip_ms = 1000 * (time.monotonic() - sent)
-        answer = response.json()
-        if response.status_code != 200 or answer.get("verdict") not in ("PASS", "REVIEW", "REJECT"):
-            raise DemoError(f"{image.name}: no verdict, but {response.status_code} {response.text}")
-        heatmap = httpx.get(
-            f"{url}/v1/inspections/{answer['id']}/heatmap?format=raw", headers=camera, timeout=60
-        )
-        heatmap.raise_for_status()
-    except httpx.HTTPError as error:
-        raise DemoError(f"{image.name}: {error!r}") from None
-    counts = cv2.imdecode(np.frombuffer(heatmap.content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if answer.verdict not in ("PASS", "REVIEW", "REJECT"):
+            raise DemoError(f"{image.name}: no verdict, but {answer.document}")
+        heatmap = client.picture(answer, "heatmap", format="raw")
+    except InlierError as error:
+        raise DemoError(f"{image.name}: {error}") from None
+    counts = cv2.imdecode(np.frombuffer(heatmap, np.uint8), cv2.IMREAD_UNCHANGED)
     mask = read_mask(image, truth)
     size = (mask.shape[1], mask.shape[0])
-    amap = cv2.resize(counts.astype(np.float64) * answer["heatmap"]["scale"], size)
+    amap = cv2.resize(counts.astype(np.float64) * answer.document["heatmap"]["scale"], size)
     return Inspected(image, truth, answer, round_trip_ms, amap, mask)
 
 
@@ -249,105 +139,12 @@ def check_database(file: Path, results: list[Inspected]) -> None:
     """What the service answered is what it stored: read the rows themselves and compare."""
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
         rows = dict(database.execute("SELECT id, verdict FROM inspections WHERE status = 'done'").fetchall())
-    answered = {result.answer["id"]: result.answer["verdict"] for result in results}
+    answered = {result.answer.id: result.answer.verdict for result in results}
     if rows != answered:
         raise DemoError(
             f"the database holds {len(rows)} verdicts that differ from the {len(answered)} answers"
         )
     console.print(f"   all {len(rows)} verdicts read back from the database")
-
-
-# --- what is printed --------------------------------------------------------------------------------
-
-
-def print_table(results: list[Inspected]) -> None:
-    colour = {"PASS": "green", "REVIEW": "yellow", "REJECT": "red"}
-    width = max(len(f"{result.truth}/{result.image.name}") for result in results) + 2
-    console.print(f"\n   {'image':<{width}}{'verdict':<9}{'score':>8}{'ms':>8}   truth", style="bold")
-    for result in sorted(results, key=lambda r: -r.answer["score"]["calibrated"]):
-        verdict = result.answer["verdict"]
-        name = f"{result.truth}/{result.image.name}"
-        console.print(
-            f"   {name:<{width}}[{colour[verdict]}]{verdict:<9}[/]"
-            f"{result.answer['score']['calibrated']:>8.2f}{result.round_trip_ms:>8.0f}   {result.truth}"
-        )
-
-
-def print_summary(results: list[Inspected]) -> None:
-    defective = np.array([result.truth != "good" for result in results])
-    scores = np.array([result.answer["score"]["raw"] for result in results])
-    pixels = np.concatenate([result.mask.ravel() for result in results])
-    values = np.concatenate([result.amap.ravel() for result in results])
-    console.print()
-    for name, wanted in (("good", ~defective), ("defective", defective)):
-        verdicts = Counter(r.answer["verdict"] for r, w in zip(results, wanted, strict=True) if w)
-        told = ", ".join(f"{verdicts[v]} {v}" for v in ("PASS", "REVIEW", "REJECT"))
-        console.print(f"   {int(wanted.sum())} {name} parts: {told}")
-    median = float(np.median([result.round_trip_ms for result in results]))
-    console.print(f"   median round trip {median:.0f} ms, over HTTP and with everything stored")
-    console.print(f"   image AUROC {roc_auc_score(defective, scores):.3f}")
-    console.print(f"   pixel AUROC {roc_auc_score(pixels, values):.3f}")
-
-
-def step(number: int, what: str, result: Path | None = None) -> None:
-    kept = " (kept from before)" if result is not None and result.exists() else ""
-    console.print(f"[bold]{number}/4[/] {what}[dim]{kept}[/]")
-
-
-def bar(images: list[Path], what: str) -> Iterable[Path]:
-    return track(images, f"   {what}", console=console) if console.is_terminal else images
-
-
-def tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-15:]
-    return "; the end of its log:\n" + "\n".join(lines) if lines else "; its log is empty"
-
-
-# --- the surroundings -------------------------------------------------------------------------------
-
-
-def code_files() -> list[Path]:
-    return sorted(path for pattern in CODE for path in ROOT.glob(pattern))
-
-
-def digest(files: Iterable[Path], *extra: object) -> str:
-    """A short hash over files and values: changes whenever a kept result would be stale."""
-    total = hashlib.sha256(repr(extra).encode())
-    for file in files:
-        total.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
-    return total.hexdigest()[:12]
-
-
-def forget_others(work: Path, current: set[str]) -> None:
-    """Remove data and models of earlier versions of the code."""
-    for folder in [*work.glob("data-*"), *work.glob("model-*")]:
-        if folder.name not in current:
-            shutil.rmtree(folder)
-
-
-@contextmanager
-def only_one(work: Path) -> Iterator[None]:
-    """Keep two demos from sharing one folder."""
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DemoError(f"another demo is running in {work}; stop it first") from None
-        yield
-
-
-def free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there, else any free port."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise DemoError("no free TCP port")
 
 
 def wait_for_interrupt() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from service.client import AsyncClient, Client, Problem, Unavailable, content_key, verify_webhook
@@ -57,6 +59,36 @@ def test_lists_page_by_page(url: str) -> None:
         ids = [client.inspect(flat(value), lot="L1").id for value in range(7)]
         client.inspect(flat(1), lot="L2")
         assert [one.id for one in client.inspections(lot="L1", limit=3)] == ids[::-1]
+
+
+def test_pictures(url: str) -> None:
+    with Client(url) as client:
+        part = client.inspect(flat(9), wait_s=60)
+        assert client.picture(part, "image") == flat(9)
+        raw = cv2.imdecode(
+            np.frombuffer(client.picture(part, "heatmap", format="raw"), np.uint8), cv2.IMREAD_UNCHANGED
+        )
+        assert raw.dtype == np.uint16
+        assert client.picture(part, "heatmap") != client.picture(part, "reconstruction")
+        failed = client.inspect(flat(254), wait_s=60)
+        with pytest.raises(Problem, match="404 no-picture"):
+            client.picture(failed, "heatmap")
+
+
+def test_reviews_are_told_from_outdated_ones(url: str) -> None:
+    with Client(url) as client:
+        part = client.inspect(flat(9), wait_s=60)
+        assert part.verdict == "REJECT"
+        said = client.review(part, "good", comment="dust")
+        assert (said["state"], said["revision"], said["disagreement"]) == ("good", 1, True)
+        with pytest.raises(Problem, match="409") as caught:
+            client.review(part, "defective")  # based on what was there before the first review
+        assert caught.value.code
+        seen = client.get(part.id)
+        assert seen.document["review"]["state"] == "good"
+        assert client.review(seen, "withdrawn")["state"] == "none"
+        with pytest.raises(Problem, match="422"):
+            client.review(client.get(part.id), "perhaps")  # type: ignore[arg-type]
 
 
 def test_problems_are_typed(url: str) -> None:
