@@ -12,6 +12,7 @@
                                for it; made of the networks above, so it has no weights of its own
     audit.csv                  training images ranked by how much they look like contaminants
     report.html                the training run for a person
+    manifest.sig               if somebody signed it: of `manifest.json`; not looked at here
 
 The bundle's own identity is the sha256 of `manifest.json`.
 """
@@ -49,6 +50,7 @@ SCHEMA_VERSION = 1
 FILES = ("model.onnx", "model.safetensors", "calibration.safetensors", "audit.csv", "report.html")
 DETECTOR_FILES = ("detector.onnx", "detector.safetensors")
 FEATURES_FILE = "features.onnx"
+SIGNATURE_FILE = "manifest.sig"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -296,7 +298,7 @@ def load_bundle(path: Path) -> Bundle:
         )
     present = {entry.name for entry in path.iterdir()}
     expected = {"manifest.json", *FILES, *(DETECTOR_FILES if DETECTOR_FILES[0] in present else ())}
-    expected |= {FEATURES_FILE} & present
+    expected |= {FEATURES_FILE, SIGNATURE_FILE} & present
     if present != expected:
         missing, extra = sorted(expected - present), sorted(present - expected)
         raise BundleError(
@@ -311,7 +313,7 @@ def load_bundle(path: Path) -> Bundle:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise BundleError(f"{path}/manifest.json is not valid: {error}") from None
-    if {"manifest.json", *manifest.files} != present:
+    if {"manifest.json", *manifest.files} != present - {SIGNATURE_FILE}:
         raise BundleError(f"{path}/manifest.json does not name the files that are there")
     for name, expected_hash in manifest.files.items():
         if sha256_file(path / name) != expected_hash:

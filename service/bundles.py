@@ -8,9 +8,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from models.bundle import Bundle, BundleError, load_bundle, sha256_file
+from models.bundle import Bundle, BundleError, sha256_file
 from service.db.tables import ModelRow
-from service.errors import InspectionError
+from service.errors import InspectionError, StartupError
+from service.signatures import load_trusted
 
 _PICKLE = b"\x80"  # the first byte of every pickle since protocol 2
 _ZIP = b"PK"  # torch's own format is a zip with a pickle in it
@@ -41,13 +42,13 @@ def _is(asked: Callable[[], bool]) -> bool:
         return False
 
 
-def examine(path: Path) -> Bundle:
-    """The bundle in a directory, every file compared with its hash and its format; InspectionError 422."""
+def examine(path: Path, trusted_keys: Path | None = None) -> Bundle:
+    """The bundle in a directory: signature, the hash and format of every file; InspectionError 422."""
     try:
-        bundle = load_bundle(path)
+        bundle = load_trusted(path, trusted_keys)
         for name in bundle.manifest.files:
             _check_format(bundle.file(name))
-    except (BundleError, OSError, SafetensorError) as error:
+    except (BundleError, StartupError, OSError, SafetensorError) as error:
         raise refused(" ".join(str(error).split())[:1000]) from None
     return bundle
 

@@ -35,7 +35,8 @@ def serve(**flags: Any) -> None:
 
 @cli.command()
 @options(
-    *("bundle", *STORE, "host", "metrics_port", "redis_url", "lease_s", "max_attempts", "sweep_s"),
+    *("bundle", "trusted_keys", *STORE, "host", "metrics_port"),
+    *("redis_url", "lease_s", "max_attempts", "sweep_s"),
     *("runtime", "device", "threads", "profile", "max_pixels", "decode_processes", "decode_timeout_s"),
     *("batching", "batch_size", "batch_delay_ms", "shutdown_grace_s", "log_level", "log_format"),
 )

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.bundle import Bundle, BundleError, Manifest, load_bundle
+from models.bundle import Bundle, BundleError, Manifest
 from models.engine import Engine, open_engine
 from service.batching import Batching
 from service.errors import InspectionError, StartupError
 from service.settings import Settings
+from service.signatures import load_trusted
 
 log = logging.getLogger(__name__)
 MakeBatcher = Callable[[Engine], Batching]
@@ -33,10 +34,10 @@ class Model:
         return {"model_hash": self.hash, "model_name": name, "model_version": version}
 
 
-def verified(path: Path) -> Bundle:
-    """The bundle in a folder, every file compared with its hash; StartupError with the reason."""
+def verified(path: Path, trusted_keys: Path | None = None) -> Bundle:
+    """The bundle in a folder, signature and hashes checked; StartupError with the reason."""
     try:
-        return load_bundle(path)
+        return load_trusted(path, trusted_keys)
     except (BundleError, OSError) as error:
         # Validation errors span lines; the person at the terminal gets one.
         raise StartupError(f"the bundle cannot be served: {_line(error)}") from None

@@ -234,7 +234,7 @@ class EnginePool:
         if row is None:
             detail = f"no model {model_hash[:64]!r} is known here; register its bundle first"
             raise InspectionError(404, "unknown-model", detail)
-        bundle = loader.verified(Path(row.path))
+        bundle = loader.verified(Path(row.path), self._settings.trusted_keys)
         if bundle.hash != model_hash:
             raise StartupError(f"{row.path} holds another bundle ({bundle.hash[:12]}) than was registered")
         return bundle
@@ -242,7 +242,7 @@ class EnginePool:
     def _own_bundle(self) -> Bundle:
         if self._settings.bundle is None:
             raise StartupError("no model: name a bundle with --bundle DIR or INLIER_BUNDLE")
-        bundle = loader.verified(self._settings.bundle)
+        bundle = loader.verified(self._settings.bundle, self._settings.trusted_keys)
         profile = self._settings.profile
         if profile is not None and profile not in bundle.manifest.profiles:
             known = ", ".join(sorted(bundle.manifest.profiles))

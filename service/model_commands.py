@@ -8,13 +8,15 @@ from typing import Any
 import click
 from sqlalchemy.orm import Session
 
-from service.access.cli import database_options, me, on_database
+from service.access.cli import DATABASE, database_options, me, on_database
+from service.commands import guarded, options, settings_from
 from service.db.repository import model_life
 from service.db.repository import models as rows
 from service.db.tables import ModelRow
 from service.errors import StartupError
 
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
+_bundle_options = options(*DATABASE, "trusted_keys")
 _why = click.option("--why", required=True, help="kept in the history")
 
 
@@ -41,7 +43,7 @@ def list_models(**flags: Any) -> None:
 
 @models.command("register")
 @click.argument("path", type=click.Path(path_type=Path))
-@database_options
+@_bundle_options
 def register_model(path: Path, **flags: Any) -> None:
     """Verify the bundle in folder PATH and remember it; prints its hash, alone on the last line."""
 
@@ -49,30 +51,49 @@ def register_model(path: Path, **flags: Any) -> None:
         from service import model_life as life  # late: OpenCV's limit is in the environment now
         from service.bundles import examine
 
-        bundle = examine(path)
+        bundle = examine(path, settings_from(flags).trusted_keys)
         life.register(session, me(), bundle)
         return [f"{bundle.manifest.name} {bundle.manifest.version} is registered", bundle.hash]
 
     on_database(flags, run)
 
 
+@models.command("sign")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="Ed25519 private key, PEM")
+def sign_model(path: Path, key: Path) -> None:
+    """Verify the bundle in folder PATH and sign it; services with --trusted-keys ask for that."""
+
+    def run() -> None:
+        from service.signatures import sign
+
+        bundle = sign(path, key)
+        click.echo(f"{bundle.manifest.name} {bundle.manifest.version} is signed ({bundle.hash})")
+
+    guarded(run)
+
+
 @models.command("activate")
 @click.argument("hash_", metavar="HASH")
 @click.option("--recipe", default="default", show_default=True, help="which recipe it is to inspect")
 @_why
-@database_options
+@_bundle_options
 def activate_model(hash_: str, recipe: str, why: str, **flags: Any) -> None:
     """Let a registered bundle inspect a recipe; the beginning of its HASH is enough.
 
     A running service loads it first; if that fails, what served before goes on, and the log says why.
     """
-    on_database(flags, lambda session: _activate(session, recipe, _find(session, hash_), why, rows.ACTIVATED))
+
+    def run(session: Session) -> Iterable[str]:
+        return _activate(flags, session, recipe, _find(session, hash_), why, rows.ACTIVATED)
+
+    on_database(flags, run)
 
 
 @models.command("rollback")
 @click.argument("recipe")
 @_why
-@database_options
+@_bundle_options
 def rollback_model(recipe: str, why: str, **flags: Any) -> None:
     """Let the model that inspected RECIPE before do it again."""
 
@@ -82,16 +103,18 @@ def rollback_model(recipe: str, why: str, **flags: Any) -> None:
         row = None if earlier is None else rows.get(session, earlier)
         if row is None:
             raise StartupError(f"no other model inspected recipe {recipe} before")
-        return _activate(session, recipe, row, why, rows.ROLLED_BACK)
+        return _activate(flags, session, recipe, row, why, rows.ROLLED_BACK)
 
     on_database(flags, run)
 
 
-def _activate(session: Session, recipe: str, row: ModelRow, why: str, action: str) -> Iterable[str]:
+def _activate(
+    flags: dict[str, Any], session: Session, recipe: str, row: ModelRow, why: str, action: str
+) -> Iterable[str]:
     from service import model_life as life
     from service.bundles import examine
 
-    if examine(Path(row.path)).hash != row.hash:
+    if examine(Path(row.path), settings_from(flags).trusted_keys).hash != row.hash:
         raise StartupError(f"{row.path} holds another bundle than was registered")
     previous = model_life.active(session, recipe) or row.hash
     life.activate(session, me(), recipe, row.hash, previous=previous, why=why, action=action)

@@ -79,9 +79,9 @@ class ModelBook:
                 session, model_hash=model_hash, recipe=recipe, before=before, limit=limit
             )
 
-    def register(self, who: Principal, path: Path) -> tuple[ModelRow, bool]:
+    def register(self, who: Principal, path: Path, trusted_keys: Path | None = None) -> tuple[ModelRow, bool]:
         """Verify a bundle and remember it; False if it was known. Nothing of it is run."""
-        bundle = examine(path)
+        bundle = examine(path, trusted_keys)
         with self._database.write() as session:
             return register(session, who, bundle)
 

@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     bundles: Path | None = Field(
         default=None, description="folder below which bundles may be registered over HTTP"
     )
+    trusted_keys: Path | None = Field(
+        default=None,
+        description="PEM file of Ed25519 public keys: bundles that none of them signed are refused",
+    )
     strict_recipes: bool = Field(
         default=False, description="true refuses images that name a recipe nobody made"
     )

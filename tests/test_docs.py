@@ -22,7 +22,7 @@ PROGRAMS: dict[str, click.Command] = {
     "inlier-trainer": trainer.cli.cli,
     "inlier-service": service.cli.cli,
 }
-OTHER_PROGRAMS = {"cd", "curl", "git", "kill", "pip", "python3", "source", "unzip"}
+OTHER_PROGRAMS = {"cd", "curl", "git", "kill", "openssl", "pip", "python3", "source", "unzip"}
 HOSTS = {"127.0.0.1:8000", "127.0.0.1:9000", "arxiv.org", "doi.org"}  # what a page may name
 
 

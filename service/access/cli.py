@@ -14,7 +14,8 @@ from service.commands import guarded, make_folder, options, settings_from
 from service.db.session import Database
 from service.errors import InspectionError, StartupError
 
-database_options = options("data", "database_url", "log_level", "log_format")
+DATABASE = ("data", "database_url", "log_level", "log_format")
+database_options = options(*DATABASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

@@ -115,7 +115,8 @@ async def register_model(request: Request, response: Response, serving: Serving,
     book = ModelBook(serving.database)
 
     def run() -> tuple[ModelRow, bool, Listed]:
-        row, new = book.register(who, bundles.locate(serving.settings.bundles, body.path))
+        found = bundles.locate(serving.settings.bundles, body.path)
+        row, new = book.register(who, found, serving.settings.trusted_keys)
         return row, new, book.one(row.hash)
 
     row, new, listed = await asyncio.to_thread(run)
