@@ -4,31 +4,27 @@
 on any denoiser: those of `models.engine_onnx` serve (no torch), those of `models.engine_torch` train.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.anomaly import anomaly_map, image_score, lift_unfamiliar, smoothed_residual
-from models.bundle import FEATURES_FILE, Bundle, Manifest, ProfileCalibration
-from models.drive import Denoiser, check
+from models.bundle import FEATURES_FILE, Bundle, Manifest
+from models.drive import check
 from models.engine_onnx import OnnxDenoiser as OnnxDenoiser  # also reached through here
 from models.engine_onnx import OnnxDetector as OnnxDetector
 from models.engine_onnx import OnnxFeatures as OnnxFeatures
-from models.evidence import EvidenceName, Look, detector_evidence, deviations, log_residual, weigh
-from models.kinds import Kinds
-from models.masks import Mask, fill, hide, inspected_share, join, outside
-from models.masks import check as check_mask
+from models.evidence import Look
+from models.masks import Mask, join
 from models.parts import LabelledNet, of_part
 from models.preprocess import shrink
 from models.process import DiffusionProcess, noise_estimate
-from models.profiles import Profile
 from models.reconstruct import reconstruct, reconstruction
-from models.residuals import RESIDUALS
 from models.samplers import column
+from models.scoring import RawMap as RawMap
+from models.scoring import compare_with_estimates, score_image
 from models.slot_tasks import Task
 from models.slot_tasks import advance as advance_tasks
 from models.slots import Slot, Wanted
@@ -44,15 +40,6 @@ MAX_ROWS: dict[Literal["cpu", "gpu"], int] = {"cpu": 16, "gpu": 64}
 
 class EngineError(RuntimeError):
     """The engine cannot run where it was asked to; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class RawMap:
-    """What the engine says of one image."""
-
-    map: Float  # [H, W]; the highest pixels of a usual image are about 1
-    reconstruction: Float  # [C, H, W] in [-1, 1]
-    score: float  # mean of the map's highest pixels, not calibrated
 
 
 class SlotTask(Protocol):
@@ -115,38 +102,6 @@ class Slots(Protocol):
         Raises Cancelled when `should_stop` answers true.
         """
         ...
-
-
-def residual_levels(
-    net: Denoiser,
-    process: DiffusionProcess,
-    profile: Profile,
-    images: Float,
-    seeds: Sequence[int],
-    should_stop: Callable[[], bool] | None = None,
-    features: Compare | None = None,
-) -> tuple[Float, Float]:
-    """Run a profile: `images [B, C, H, W]` -> residuals `[B, K, H, W]`, reconstruction `[B, C, H, W]`.
-
-    Where the profile compares features, their distance from those of the reconstruction is the last of the
-    K residuals; ValueError when there are no `features`.
-    """
-    estimates = reconstruct(net, process, profile, images, seeds, should_stop)
-    return compare_with_estimates(profile, images, estimates, features)
-
-
-def compare_with_estimates(
-    profile: Profile, images: Float, estimates: Float, features: Compare | None = None
-) -> tuple[Float, Float]:
-    """The second half of `residual_levels`, from healthy estimates `[B, K, C, H, W]` on."""
-    healthy = np.asarray(estimates.mean(axis=1))
-    levels = RESIDUALS[profile.map.residual](images[:, None], estimates)
-    if profile.map.features != "none":
-        if features is None:
-            raise ValueError(f"the profile compares features of the {profile.map.features}: none are here")
-        distance = features(profile.map.features, images, healthy)
-        levels = np.concatenate([levels, distance[:, None]], axis=1)
-    return levels, healthy
 
 
 class NoisePredictor:
@@ -238,56 +193,6 @@ class BundleEngine:
             )
             for row, levels in enumerate(residuals)
         ]
-
-
-def score_image(
-    levels: Float,
-    reconstruction: Float,
-    look: tuple[Float, Float | None] | None,
-    spec: Profile,
-    calibration: ProfileCalibration,
-    positions: Mapping[EvidenceName, Float],
-    kinds: Kinds | None = None,
-    *,
-    ignore: Mask | None = None,
-) -> RawMap:
-    """Residuals `[K, H, W]` of one image, the detector's evidence `[3, h, w]` and features `[D]` -> its map
-    and score.
-
-    Where `ignore` (of any size) is set the map is 0 and nothing counts; MaskError if that is everywhere.
-    """
-    size = (levels.shape[-2], levels.shape[-1])
-    if ignore is not None:
-        check_mask(ignore, size)
-    # Hidden pixels are the lowest there are, so means of the highest are over what is inspected.
-    top_fraction = spec.map.top_fraction * inspected_share(ignore, size)
-    scales = np.asarray(calibration.residual_scales, dtype=np.float32)
-    weights = spec.map.weights(spec.levels)
-    smoothed = smoothed_residual(fill(levels, ignore), scales, spec.map.sigma_px, weights)
-    if look is None:
-        amap = hide(anomaly_map(smoothed, image_median=spec.map.image_median), ignore)
-        score = image_score(amap, top_fraction)
-    else:
-        outputs, features = look
-        evidence = gather(smoothed, fill(outputs, ignore), spec.map.sigma_px)
-        found = deviations(evidence, calibration.evidence, positions)
-        hidden = {name: hide(values, ignore, -np.inf) for name, values in found.items()}
-        usual = {} if kinds is None or features is None else kinds.usual(features)
-        amap, score = weigh(hidden, calibration.evidence, usual, top_fraction)
-    amap, score = lift_unfamiliar(
-        amap,
-        score,
-        float(np.median(outside(smoothed, ignore))),
-        calibration.medians,
-        calibration.score,
-    )
-    return RawMap(amap, reconstruction, score)
-
-
-def gather(smoothed: Float, look: Float, sigma_px: float) -> dict[EvidenceName, Float]:
-    """All evidence on one image, `[H, W]` each, from its smoothed residual and the detector's outputs."""
-    found = detector_evidence(look, smoothed.shape, sigma_px)
-    return {"residual": log_residual(smoothed), **found}
 
 
 def open_engine(

@@ -9,6 +9,8 @@ from pathlib import Path
 from models.bundle import Bundle, BundleError, Manifest
 from models.engine import Engine, open_engine
 from service.batching import Batching
+from service.db.repository import models
+from service.db.session import Database
 from service.errors import InspectionError, StartupError
 from service.settings import Settings
 from service.signatures import load_trusted
@@ -41,6 +43,31 @@ def verified(path: Path, trusted_keys: Path | None = None) -> Bundle:
     except (BundleError, OSError) as error:
         # Validation errors span lines; the person at the terminal gets one.
         raise StartupError(f"the bundle cannot be served: {_line(error)}") from None
+
+
+def registered(database: Database, settings: Settings, model_hash: str) -> Bundle:
+    """The bundle of a hash; InspectionError 404 if none is registered, StartupError if it is unusable."""
+    with database.read() as session:
+        row = models.get(session, model_hash)
+    if row is None:
+        detail = f"no model {model_hash[:64]!r} is known here; register its bundle first"
+        raise InspectionError(404, "unknown-model", detail)
+    bundle = verified(Path(row.path), settings.trusted_keys)
+    if bundle.hash != model_hash:
+        raise StartupError(f"{row.path} holds another bundle ({bundle.hash[:12]}) than was registered")
+    return bundle
+
+
+def own_bundle(settings: Settings) -> Bundle:
+    """The bundle that the settings name; StartupError with what to do about it."""
+    if settings.bundle is None:
+        raise StartupError("no model: name a bundle with --bundle DIR or INLIER_BUNDLE")
+    bundle = verified(settings.bundle, settings.trusted_keys)
+    profile = settings.profile
+    if profile is not None and profile not in bundle.manifest.profiles:
+        known = ", ".join(sorted(bundle.manifest.profiles))
+        raise StartupError(f"--profile {profile} is not in the bundle; it has {known}")
+    return bundle
 
 
 async def start(bundle: Bundle, settings: Settings, profile: str, make: MakeBatcher | None) -> Model:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -55,7 +54,7 @@ class EnginePool:
             profile = self.default_profile("", engine.manifest)
             self.own = await loader.adopt(engine, self._settings, profile, self._make)
         else:
-            bundle = await asyncio.to_thread(self._own_bundle)
+            bundle = await asyncio.to_thread(loader.own_bundle, self._settings)
             path = str(bundle.path)
             self.own = await self._start(bundle)
         self._add(self.own)
@@ -211,7 +210,9 @@ class EnginePool:
         if model_hash in self._unusable and not again:
             raise InspectionError(422, "unusable-bundle", self._unusable[model_hash])
         try:
-            model = await self._start(await asyncio.to_thread(self._bundle, model_hash))
+            model = await self._start(
+                await asyncio.to_thread(loader.registered, self._database, self._settings, model_hash)
+            )
         except StartupError as error:
             self._unusable[model_hash] = str(error)
             log.error("model %s is unusable: %s", model_hash[:12], error)
@@ -227,27 +228,6 @@ class EnginePool:
     async def _start(self, bundle: Bundle) -> Model:
         profile = self.default_profile("", bundle.manifest)
         return await loader.start(bundle, self._settings, profile, self._make)
-
-    def _bundle(self, model_hash: str) -> Bundle:
-        with self._database.read() as session:
-            row = models.get(session, model_hash)
-        if row is None:
-            detail = f"no model {model_hash[:64]!r} is known here; register its bundle first"
-            raise InspectionError(404, "unknown-model", detail)
-        bundle = loader.verified(Path(row.path), self._settings.trusted_keys)
-        if bundle.hash != model_hash:
-            raise StartupError(f"{row.path} holds another bundle ({bundle.hash[:12]}) than was registered")
-        return bundle
-
-    def _own_bundle(self) -> Bundle:
-        if self._settings.bundle is None:
-            raise StartupError("no model: name a bundle with --bundle DIR or INLIER_BUNDLE")
-        bundle = loader.verified(self._settings.bundle, self._settings.trusted_keys)
-        profile = self._settings.profile
-        if profile is not None and profile not in bundle.manifest.profiles:
-            known = ", ".join(sorted(bundle.manifest.profiles))
-            raise StartupError(f"--profile {profile} is not in the bundle; it has {known}")
-        return bundle
 
     def _register_own(self, path: str) -> None:
         with self._database.write() as session:

@@ -17,7 +17,7 @@ from models.anomaly import (
 from models.bundle import ProfileCalibration, Thresholds
 from models.corruption import Corruption
 from models.empirical_null import Null, fit_null
-from models.engine import Detect, as_denoiser, gather, residual_levels
+from models.engine import Detect, as_denoiser
 from models.evidence import (
     EvidenceCalibration,
     EvidenceName,
@@ -33,6 +33,7 @@ from models.preprocess import shrink, to_float
 from models.process import DiffusionProcess
 from models.profiles import Profile
 from models.samplers import Denoiser
+from models.scoring import gather, residual_levels
 from models.tiles import Compare
 from trainer.batches import REFERENCE_PX
 from trainer.kinds import fit_kinds, lower_spread, usual_of_all

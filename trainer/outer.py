@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from models.anomaly import image_score, smoothed_residual
-from models.engine import as_denoiser, residual_levels
+from models.engine import as_denoiser
 from models.engine_torch import TorchDenoiser
 from models.evidence import resize
 from models.parts import of_part
 from models.preprocess import shrink, to_float, to_pixels
 from models.profiles import OneStepProfile
+from models.scoring import residual_levels
 from models.unet import UNet
 from trainer.console import Stages
 from trainer.data import DataError, TrainingSet, relative_names

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from models.anomaly import image_score, regions
 from models.bundle import Bundle, MapRecipe, OneStepProfile, ProfileCalibration, Thresholds
 from models.decode import decode
-from models.engine import open_engine, score_image
+from models.engine import open_engine
 from models.masks import MaskError, check, fill, from_pixels, from_polygons, join, outside, resize, to_png
 from models.preprocess import preprocess
+from models.scoring import score_image
 
 SIZE = (32, 32)
 

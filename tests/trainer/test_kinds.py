@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, MapRecipe, OneStepProfile
-from models.engine import score_image
 from models.evidence import Look
 from models.preprocess import to_float
 from models.process import DiffusionProcess
+from models.scoring import score_image
 from trainer.calibrate import Calibrated, Models, calibrate_profile
 from trainer.calibrate_all import write_calibration
 from trainer.kinds import LEAST_IMAGES, fit_kinds, lower_spread, usual_of_all

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from models.engine import residual_levels
 from models.engine_torch import TorchDenoiser
 from models.parts import of_part
 from models.preprocess import Preprocess, to_float
 from models.process import DiffusionProcess
+from models.scoring import residual_levels
 from tests.conftest import part, silent
 from trainer.batches import BatchMaker
 from trainer.data import DataError, Mix, TrainingSet, find_images, load_training_set
