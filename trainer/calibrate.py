@@ -22,6 +22,7 @@ from models.evidence import (
     EvidenceCalibration,
     EvidenceName,
     ImageCalibration,
+    Look,
     correct,
     deviations,
     resize,
@@ -78,6 +79,8 @@ class Models:
     features: Compare | None = None
     ignore: Mask | None = None
     """Where parts are not inspected."""
+    unseen: Callable[[Float, NDArray[np.int64]], Look] | None = None
+    """The detector for training images, by their indices, as if they were new (`trainer.unseen`)."""
 
     def levels(self, profile: Profile, images: Float, seeds: Sequence[int]) -> Float:
         """Images `[B, C, H, W]` -> residuals `[B, K, h, w]`."""
@@ -85,6 +88,12 @@ class Models:
         small = shrink(images, self.reduce)
         found, _ = residual_levels(net, self.process, profile, small, seeds, features=self.features)
         return fill(found, self.ignore)
+
+    def look(self, images: Float, indices: NDArray[np.int64]) -> Look | None:
+        """What the detector says of training images `[B, C, H, W]`; None without a detector."""
+        if self.unseen is not None:
+            return self.unseen(images, indices)
+        return None if self.detect is None else self.detect(images)
 
 
 def calibration_subset(images: int, calls_per_image: int, spec: Calibration, seed: int) -> NDArray[np.int64]:
@@ -123,7 +132,10 @@ def calibrate_profile(
     look = _Look(models, profile, scales, batch_size)
 
     smoothed, evidence, features = look(
-        to_float_rows(pixels, indices), [seeds[i] for i in indices], lambda n: report(name, n, len(indices))
+        to_float_rows(pixels, indices),
+        indices,
+        [seeds[i] for i in indices],
+        lambda n: report(name, n, len(indices)),
     )
     ignore = models.ignore
     top_fraction = profile.map.top_fraction * inspected_share(ignore, smoothed.shape[1:])
@@ -179,7 +191,11 @@ class _Look:
         self._models, self._profile, self._scales, self._batch = models, profile, scales, batch_size
 
     def __call__(
-        self, rows: Callable[[int, int], Float], seeds: Sequence[int], done: Callable[[int], None]
+        self,
+        rows: Callable[[int, int], Float],
+        indices: NDArray[np.int64],
+        seeds: Sequence[int],
+        done: Callable[[int], None],
     ) -> tuple[Float, Evidence, Float | None]:
         """-> smoothed residuals `[N, h, w]`, evidence `[N, h, w]` each (none without a detector), and mean
         features `[N, D]`."""
@@ -191,7 +207,7 @@ class _Look:
             some = seeds[start : start + self._batch]
             images = rows(start, start + len(some))
             levels = self._models.levels(self._profile, images, some)
-            looks = None if self._models.detect is None else self._models.detect(images)
+            looks = self._models.look(images, indices[start : start + len(some)])
             if looks is not None and looks.features is not None:
                 features.append(looks.features)
             for row, residuals in enumerate(levels):
@@ -230,7 +246,9 @@ def _measure(
         painted.append(dirty)
         masks.append(resize(where.astype(np.float32), next(iter(evidence.values())).shape[1:]) >= 0.5)
     stack, where_changed = np.stack(painted), np.stack(masks)
-    _, after, _ = look(lambda a, b: stack[a:b], [seeds[indices[row]] for row in chosen], lambda n: None)
+    _, after, _ = look(
+        lambda a, b: stack[a:b], indices[chosen], [seeds[i] for i in indices[chosen]], lambda n: None
+    )
     best: dict[EvidenceName, Trust] = {}
     for kind, maps in evidence.items():
         flags = (profile.map.image_median,) if kind == "residual" else (False, True)

@@ -54,6 +54,12 @@ class TrainingSet:
         return [(part, slice(int(a), int(b))) for part, a, b in zip(self.parts, ends, ends[1:], strict=False)]
 
 
+def rows_in(data: TrainingSet, kept: TrainingSet) -> NDArray[np.int64]:
+    """Where the images of a part of a training set stand in the whole."""
+    row = {path: index for index, path in enumerate(data.paths)}
+    return np.array([row[path] for path in kept.paths], dtype=np.int64)
+
+
 def find_images(folder: Path) -> list[Path]:
     """Every image file below `folder` (hidden ones left out), sorted; DataError when there is none."""
     if not folder.is_dir():

@@ -25,7 +25,7 @@ from trainer.device import Device, choose_precision
 from trainer.objective import focal_loss
 from trainer.pretrained import installed, load_state
 from trainer.recipe import DetectorRecipe, Recipe
-from trainer.suspects import refit_distances
+from trainer.suspects import Sample, refit_distances
 
 BackboneName = Literal["pretrained", "own"]
 Report = Callable[[int, int, float], None]
@@ -89,10 +89,11 @@ def resumable_detector(
     resume: bool,
     max_minutes: float | None,
     report: Report,
-) -> Detector:
+) -> tuple[Detector, Sample]:
     """The trained detector, kept in `folder`; with `resume`, the one that an earlier run finished there.
 
-    What is kept is the first fit of its distances; what is returned has them fitted again, without suspects.
+    What is kept is the first fit of its distances; what is returned has them fitted again, without suspects,
+    beside the sample of images that this was done with.
     """
     assert recipe.detector is not None
     fixed = [recipe.detector.model_dump(mode="json"), recipe.training.seed, backbone, data.snapshot]
@@ -118,8 +119,7 @@ def resumable_detector(
         work.rename(done)
     detector = Detector(DetectorConfig(width=recipe.detector.width)).eval()
     detector.load_state_dict(load_file(done))  # always, so that a resumed run gets the same to the bit
-    refit_distances(detector, data.pixels, recipe.training.seed, bf16)
-    return detector
+    return detector, refit_distances(detector, data.pixels, recipe.training.seed, bf16)
 
 
 def fit_detector(

@@ -41,7 +41,7 @@ from trainer.calibrate_all import (
 )
 from trainer.checkpoint import find_checkpoint
 from trainer.console import Stages
-from trainer.data import Mix, TrainingSet, choose_files, load_training_set, relative_names
+from trainer.data import Mix, TrainingSet, choose_files, load_training_set, relative_names, rows_in
 from trainer.detail import sample_detail
 from trainer.detector_fit import choose_backbone, resumable_detector
 from trainer.device import Device
@@ -61,6 +61,7 @@ from trainer.parts import find_parts
 from trainer.recipe import Recipe, RecipeError
 from trainer.report import write_report
 from trainer.trust import Trust
+from trainer.unseen import cross_fit
 
 DIFFUSION_SHARE = 0.6  # of limited minutes; the detector gets the rest
 GOLDEN = 4  # training images on which ONNX must equal torch
@@ -124,10 +125,10 @@ def fit(
     minutes = None if max_minutes is None else share * max_minutes
     trained, kept = outer(Run(recipe, data, out, device, stages, resume, minutes))
     _write_rows(out / "loss.csv", ("step", "loss"), enumerate(trained.progress.losses, start=1))
-    detector = None
+    detector = unseen = None
     if recipe.detector is not None and backbone is not None:
         with stages("training the detector", recipe.detector.steps) as advance:
-            detector = resumable_detector(
+            detector, sample = resumable_detector(
                 out / "detector",
                 recipe,
                 kept,
@@ -138,6 +139,7 @@ def fit(
                 max_minutes=None if max_minutes is None else (1 - share) * max_minutes,
                 report=lambda done, total, loss: advance(done, f"loss {loss:.4f} · step {done} of {total}"),
             )
+            unseen = cross_fit(detector, sample, rows_in(data, kept), data.pixels, recipe.training.seed)
 
     parity = 0.0
 
@@ -167,7 +169,10 @@ def fit(
 
         def models_of(label: int | None) -> Models:
             network, denoiser = recipe.network, tiled(of_part(exported, label), *tiles)
-            return Models(denoiser, process, network.clean_scale, network.reduce, detect, features, ignore)
+            new = unseen if label is None or unseen is None else unseen.rows(data.groups[label][1])
+            return Models(
+                denoiser, process, network.clean_scale, network.reduce, detect, features, ignore, unseen=new
+            )
 
         calibrated = calibrate_all(recipe, data, models_of, stages)
         write_calibration(calibrated, work / "calibration.safetensors", ignore)

@@ -6,6 +6,8 @@ not enough: a wide defect has many of them. So images are judged by their distan
 robust covariance estimation (Rousseeuw & Van Driessen 1999), on images in place of vectors.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,9 +30,19 @@ TOP_FRACTION = 0.003
 _SCALES: tuple[EvidenceName, ...] = ("distance", "wide")
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What the second fit was made from."""
+
+    chosen: NDArray[np.int64]  # [n] of the images offered, ascending
+    kept: NDArray[np.bool_]  # [n] whether it is not among the most suspicious
+    vectors: list[list[Tensor]]  # by scale and image: [places, G] each
+    features: Float  # [n, D] mean features
+
+
 def refit_distances(
     detector: Detector, pixels: NDArray[np.uint8], seed: int, bf16: bool, batch_size: int = 8
-) -> None:
+) -> Sample:
     """Fit the Gaussians of a detector again to images `[N, C, H, W]`, as a seeded sample of them."""
     rng = np.random.default_rng((seed, 6))
     chosen = np.sort(rng.permutation(len(pixels))[:IMAGES])
@@ -40,17 +52,35 @@ def refit_distances(
     means: list[Float] = []
     for start in range(0, len(chosen), batch_size):
         near, distances = _look(detector, pixels[chosen[start : start + batch_size]], bf16)
-        means.append(torch.cat([x.mean(dim=(2, 3)) for x in near], dim=1).numpy())
+        means.append(_means(near))
         for scale, (features, distance) in enumerate(zip(near, distances, strict=True)):
             places = features.flatten(2).transpose(1, 2)  # [B, places, G]
             picked = torch.from_numpy(rng.permutation(places.shape[1])[:per_image])
             vectors[scale] += list(places[:, picked].half())
             tops[scale] += [image_score(amap.numpy(), TOP_FRACTION) for amap in distance]
     high = {name: np.array(top, dtype=np.float32) for name, top in zip(_SCALES, tops, strict=True)}
-    suspicion = suspicions(np.concatenate(means), high)
-    kept = np.sort(np.argsort(suspicion, kind="stable")[: max(1, round((1 - LEFT_OUT) * len(chosen)))])
-    for scale, of_scale in enumerate(vectors):
-        fit_gaussian(detector, torch.cat([of_scale[i] for i in kept]).float(), scale)
+    of_images = np.concatenate(means)
+    suspicion = suspicions(of_images, high)
+    kept = np.zeros(len(chosen), dtype=np.bool_)
+    kept[np.argsort(suspicion, kind="stable")[: max(1, round((1 - LEFT_OUT) * len(chosen)))]] = True
+    sample = Sample(chosen, kept, vectors, of_images)
+    fit_sample(detector, sample, kept)
+    return sample
+
+
+def fit_sample(detector: Detector, sample: Sample, use: NDArray[np.bool_]) -> None:
+    """Set the Gaussians from the images of a sample that `use [n]` names; from all kept if it names none."""
+    rows = np.flatnonzero(use if use.any() else sample.kept)
+    for scale, of_scale in enumerate(sample.vectors):
+        fit_gaussian(detector, torch.cat([of_scale[row] for row in rows]).float(), scale)
+
+
+def mean_features(
+    detector: Detector, pixels: NDArray[np.uint8], rows: NDArray[np.int64], batch_size: int = 8
+) -> Float:
+    """Mean features `[n, D]` of some of the images `[N, C, H, W]`."""
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    return np.concatenate([_means(_look(detector, pixels[batch], False)[0]) for batch in batches])
 
 
 def suspicions(features: Float, tops: dict[EvidenceName, Float]) -> Float:
@@ -62,6 +92,11 @@ def suspicions(features: Float, tops: dict[EvidenceName, Float]) -> Float:
         above = values - usual.get(name, np.float32(0.0))
         total += np.logaddexp(0.0, (above - np.median(above)) / lower_spread(above)).astype(np.float32)
     return total
+
+
+def _means(near: list[Tensor]) -> Float:
+    """Features `[B, G, h, w]` by scale -> `[B, D]`."""
+    return np.asarray(torch.cat([x.mean(dim=(2, 3)) for x in near], dim=1).numpy(), dtype=np.float32)
 
 
 @torch.no_grad()

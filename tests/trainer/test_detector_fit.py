@@ -53,7 +53,7 @@ def test_a_finished_detector_is_not_trained_again(
     recipe, reports = changed(tiny_detector_recipe, steps=2), list[int]()
 
     def run(resume: bool, recipe: Recipe = recipe) -> Detector:
-        return resumable_detector(
+        detector, _ = resumable_detector(
             tmp_path,
             recipe,
             data,
@@ -64,6 +64,7 @@ def test_a_finished_detector_is_not_trained_again(
             max_minutes=None,
             report=lambda done, total, loss: reports.append(done),
         )
+        return detector
 
     first = run(resume=True)
     assert reports == [1, 2]
