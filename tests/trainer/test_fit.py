@@ -79,6 +79,8 @@ def loss_curve(out: Path) -> list[str]:
         return [row["loss"] for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_killed_outright_resumes_to_the_same_curve(tmp_path: Path, parts_folder: Path) -> None:
     recipe, killed, whole = tmp_path / "tiny.toml", tmp_path / "killed", tmp_path / "whole"
     recipe.write_text(TINY)
