@@ -14,6 +14,9 @@ _DIFFERENCE_GAIN = 4
 PNG = "image/png"
 JPEG = "image/jpeg"
 _LEGEND_STEPS = 256
+_OPAQUE_FROM = 0.5  # share of the colour scale
+_FINER = 4  # grid on which outlines are drawn
+_MAX_OUTLINES = 200
 
 
 def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
@@ -44,6 +47,39 @@ def decode_map(png: bytes, scale: float) -> NDArray[np.float32]:
 def colour_map(amap: NDArray[np.float32], top: float) -> bytes:
     """Map -> RGB PNG on the fixed scale 0..`top`; higher values saturate, so images can be compared."""
     return encode_png(_inferno(np.clip(amap / np.float32(top), 0.0, 1.0)))
+
+
+def overlay(amap: NDArray[np.float32], top: float) -> bytes:
+    """Map -> RGBA PNG in the colours of `colour_map`, the clearer the lower: laid over the image."""
+    share = np.clip(amap / np.float32(top), 0.0, 1.0)
+    alpha = np.rint(255 * np.minimum(1.0, share / _OPAQUE_FROM)).astype(np.uint8)
+    rgba = np.dstack([_inferno(share)[:, :, ::-1], alpha])
+    done, data = cv2.imencode(".png", np.ascontiguousarray(rgba))
+    if not done:
+        raise ValueError(f"a map of shape {amap.shape} cannot be encoded")
+    return data.tobytes()
+
+
+def packed(png: bytes) -> bytes:
+    """A 16-bit map -> RGB PNG, high byte red, low byte green: browsers read no more than 8 bits."""
+    counts = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if counts is None:
+        raise ValueError("not a PNG of a map")
+    wide = counts.astype(np.uint16)
+    return encode_png(np.dstack((wide >> 8, wide & 255, np.zeros_like(wide))).astype(np.uint8))
+
+
+def outlines(amap: NDArray[np.float32], threshold: float, image_size: tuple[int, int]) -> str:
+    """Where the map `[H, W]` crosses a value, as the path of an SVG in pixels of an image (height, width)."""
+    height, width = (side * _FINER for side in amap.shape)
+    fine = cv2.resize(amap, (width, height), interpolation=cv2.INTER_LINEAR)
+    found, _ = cv2.findContours((fine >= threshold).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    ratio_y, ratio_x = image_size[0] / height, image_size[1] / width
+    path = []
+    for outline in found[:_MAX_OUTLINES]:
+        points = cv2.approxPolyDP(outline, 0.6, closed=True)[:, 0, :] + 0.5
+        path.append("M" + "L".join(f"{x * ratio_x:.1f} {y * ratio_y:.1f}" for x, y in points) + "Z")
+    return "".join(path)
 
 
 def legend() -> bytes:

@@ -15,6 +15,11 @@ from service.errors import InspectionError, problem_docs
 
 router = APIRouter(prefix="/v1/inspections/{identifier}", tags=["pictures"], default_response_class=Response)
 # What belongs to an inspection never changes once it exists.
+MapFormat = Literal["colour", "overlay", "raw", "packed"]
+_FORMATS = (
+    "`overlay`: coloured, the clearer the lower; `raw`: 16-bit gray, map value = count x scale; "
+    "`packed`: the same count as 256 x red + green, for browsers"
+)
 _CACHE = "private, max-age=31536000, immutable"
 
 
@@ -51,11 +56,17 @@ def _decoded(serving: Services, data: bytes) -> Any:
     return decode(data, max_pixels=serving.settings.max_pixels)
 
 
-def _heatmap(serving: Services, identifier: str, raw: bool) -> Response:
+def _heatmap(serving: Services, identifier: str, form: MapFormat) -> Response:
     row = serving.ledger.get(identifier)
     png = _blob(serving, row.heatmap_sha256, "heatmap")
-    if raw or row.heatmap_scale is None or row.heatmap_max is None:
+    if form == "packed":
+        return _picture(render.packed(png), render.PNG)
+    if form == "raw" or row.heatmap_scale is None or row.heatmap_max is None:
         return _picture(png, render.PNG)
+    if form == "overlay":
+        return _picture(
+            render.overlay(render.decode_map(png, row.heatmap_scale), row.heatmap_max), render.PNG
+        )
     return _picture(render.colour_map(render.decode_map(png, row.heatmap_scale), row.heatmap_max), render.PNG)
 
 
@@ -92,12 +103,10 @@ async def get_heatmap(
     identifier: str,
     serving: Serving,
     who: Camera,
-    format: Annotated[
-        Literal["colour", "raw"], Query(description="`raw`: 16-bit gray, map value = count x scale")
-    ] = "colour",
+    format: Annotated[MapFormat, Query(description=_FORMATS)] = "colour",
 ) -> Response:
     """On one fixed colour scale per model and profile, so pictures compare; higher values saturate."""
-    return await asyncio.to_thread(_heatmap, serving, identifier, format == "raw")
+    return await asyncio.to_thread(_heatmap, serving, identifier, format)
 
 
 @router.get("/reconstruction", summary="What a good part would look like", responses=_docs("image/png"))

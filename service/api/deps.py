@@ -1,6 +1,6 @@
 """What the routers work with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from service.engines import EnginePool
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.outbox.dispatcher import Dispatcher
+from service.review.desk import Histograms
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -31,6 +32,7 @@ class Services:
     pages: Environment
     access: Access
     ready: bool = False
+    histograms: Histograms = field(default_factory=Histograms)
 
     @property
     def database(self) -> Database:

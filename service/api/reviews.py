@@ -5,19 +5,42 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.access.principal import Operator
 from service.api.bodies import Body
 from service.api.deps import Serving
-from service.api.schemas import InspectionOut, document
+from service.api.schemas import AnyVerdict, InspectionOut, document
+from service.db.repository.search import Filter
 from service.db.tables import InspectionRow, ReviewRow
 from service.errors import problem_docs
-from service.metadata import WHOLE, Label, Name
+from service.metadata import WHOLE, Label, Moment, Name
 from service.review.decisions import Reviews
 
 router = APIRouter(prefix="/v1", tags=["reviews"])
 Force = Annotated[bool, Query(description="also when another person holds the claim")]
+
+
+class QueueQuery(BaseModel):
+    """Which of what waits; all that are given must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    recipe: Name | None = None
+    line: Label | None = None
+    station: Label | None = None
+    lot: Label | None = None
+    serial: Label | None = None
+    verdict: AnyVerdict | None = None
+    model_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    since: Moment | None = Field(default=None, description="created at or after, with time zone")
+    until: Moment | None = Field(default=None, description="created before, with time zone")
+    limit: int = Field(default=50, ge=1, le=200)
+
+    def filter(self) -> Filter:
+        names = ("recipe", "line", "station", "lot", "serial", "verdict", "model_hash")
+        equal = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return Filter(equal=equal, since=self.since, until=self.until)
 
 
 class ReviewIn(Body):
@@ -137,15 +160,13 @@ async def release(identifier: str, serving: Serving, who: Operator, force: Force
 async def review_queue(
     serving: Serving,
     who: Operator,
-    recipe: Annotated[Name | None, Query()] = None,
-    line: Annotated[Label | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    query: Annotated[QueueQuery, Query()],
 ) -> QueueOut:
     """What the model asks about, nearest to a limit first, and after every fourth a random PASS audit.
 
     What others have claimed is left out.
     """
     reviews = Reviews(serving.database)
-    rows = await asyncio.to_thread(reviews.queue, who, recipe=recipe, line=line, limit=limit)
-    total, audits = await asyncio.to_thread(reviews.open_count, recipe, line)
+    rows = await asyncio.to_thread(reviews.queue, who, query.filter(), query.limit)
+    total, audits = await asyncio.to_thread(reviews.open_count, query.filter())
     return QueueOut(items=[document(row) for row in rows], open=total, audits=audits)

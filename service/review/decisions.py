@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from service.access.principal import Principal
 from service.db.repository import audit, outbox, recipes, reviews
+from service.db.repository.search import Filter
 from service.db.session import Database
 from service.db.tables import InspectionRow, ReviewRow
 from service.errors import InspectionError
@@ -101,13 +102,11 @@ class Reviews:
             row.claimed_by = row.claimed_until = None
             return row
 
-    def queue(
-        self, who: Principal, *, recipe: str | None, line: str | None, limit: int
-    ) -> Sequence[InspectionRow]:
+    def queue(self, who: Principal, wanted: Filter, limit: int) -> Sequence[InspectionRow]:
         """What is to be looked at next: nearest to a limit first, a random audit after every fourth."""
         with self._database.read() as session:
             asked, audits = (
-                list(reviews.queue(session, audits=a, recipe=recipe, line=line, me=who.name, limit=limit))
+                list(reviews.queue(session, wanted, audits=a, me=who.name, limit=limit))
                 for a in (False, True)
             )
         mixed: list[InspectionRow] = []
@@ -116,10 +115,10 @@ class Reviews:
             del asked[:_OTHERS_PER_AUDIT], audits[:1]
         return mixed[:limit]
 
-    def open_count(self, recipe: str | None, line: str | None) -> tuple[int, int]:
+    def open_count(self, wanted: Filter) -> tuple[int, int]:
         """How many wait for a person, and how many of these are random audits."""
         with self._database.read() as session:
-            return reviews.open_count(session, recipe, line)
+            return reviews.open_count(session, wanted)
 
 
 def _check_open(row: InspectionRow, expected_revision: int) -> None:

@@ -30,7 +30,7 @@ Promise.all([...document.querySelectorAll("img, svg image")].map(async element =
 """
 UNNAMED_CONTROLS = """
 [...document.querySelectorAll("a, button, input:not([type=hidden]), select")]
-  .filter(e => !(e.innerText || e.ariaLabel || e.labels?.length || e.title)).length
+  .filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length || e.title)).length
 """
 UNNAMED_PICTURES = """
 [...document.images].filter(i => !i.alt.trim()).length
@@ -91,11 +91,11 @@ def result(request: pytest.FixtureRequest, browser: Browser, line: Line) -> Iter
     context.close()
 
 
-def test_three_pictures_are_loaded(result: Watched) -> None:
-    """Image, reconstruction and heatmap: their addresses decode to pixels, and they take up room."""
+def test_pictures_are_loaded(result: Watched) -> None:
+    """Image with heatmap, reconstruction, difference: they decode to pixels, and they take up room."""
     shown = result.page.evaluate(LOADED_PICTURES)
     large = [picture for picture in shown if picture["shown_px"] > 100]
-    assert len(large) == 3
+    assert len(large) == 4
     assert all(picture["natural_px"] > 0 for picture in shown)
 
 

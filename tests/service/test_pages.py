@@ -53,7 +53,7 @@ def test_pages(pages: dict[str, str]) -> None:
     assert " style=" not in everything  # the policy forbids it, so it would not show
     assert re.findall(r'(?:href|src)="(?!/|#)[^"]*"', everything) == []  # nothing from elsewhere
     assert "&lt;script&gt;" in pages["reject"]
-    for wanted in ("REJECT", "40", "thresholds version 1", 'class="region"', "tiny", "Inference", "fast"):
+    for wanted in ("REJECT", "40", "3.00 / 5.00 · version 1", 'class="region"', "tiny", "Inference", "fast"):
         assert wanted in pages["reject"]
     assert "engine-failed" in pages["failed"]
     assert "ERROR" in pages["failed"]

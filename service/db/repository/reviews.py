@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from service.db.repository import search
 from service.db.tables import InspectionRow, ReviewRow
 from service.errors import InspectionError
 from service.ids import new_id
@@ -76,7 +77,7 @@ def disagrees(verdict: str | None, state: str) -> bool:
 
 
 def queue(
-    session: Session, *, audits: bool, recipe: str | None, line: str | None, me: str, limit: int
+    session: Session, wanted: search.Filter, *, audits: bool, me: str, limit: int
 ) -> Sequence[InspectionRow]:
     """Open inspections that a person should look at and nobody else has claimed.
 
@@ -95,22 +96,15 @@ def queue(
             InspectionRow.claimed_by == me,
         ),
     )
-    if recipe is not None:
-        query = query.where(InspectionRow.recipe == recipe)
-    if line is not None:
-        query = query.where(InspectionRow.line == line)
+    query = query.where(*search.conditions(wanted))
     order = (InspectionRow.id,) if audits else (InspectionRow.margin.nulls_first(), InspectionRow.id)
     return session.scalars(query.order_by(*order).limit(limit)).all()
 
 
-def open_count(session: Session, recipe: str | None, line: str | None) -> tuple[int, int]:
+def open_count(session: Session, wanted: search.Filter) -> tuple[int, int]:
     """How many a person should look at, and how many of these are random audits."""
     query = select(
         func.count(), func.count().filter(and_(InspectionRow.audit, InspectionRow.verdict == "PASS"))
-    ).where(InspectionRow.review_state == "none", InspectionRow.wanted)
-    if recipe is not None:
-        query = query.where(InspectionRow.recipe == recipe)
-    if line is not None:
-        query = query.where(InspectionRow.line == line)
+    ).where(InspectionRow.review_state == "none", InspectionRow.wanted, *search.conditions(wanted))
     total, audits = session.execute(query).one()
     return total, audits

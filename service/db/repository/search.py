@@ -247,6 +247,16 @@ class _Search:
         return one.id < other.id if self._order == "newest" else one.id > other.id
 
 
+def conditions(wanted: Filter) -> list[ColumnElement[bool]]:
+    """All of a filter as conditions on a row, for queries that bring an index of their own."""
+    parts = list(_filters(wanted).values())
+    if wanted.since is not None:
+        parts.append(Row.id >= first_id_at(wanted.since))
+    if wanted.until is not None:
+        parts.append(Row.id < first_id_at(wanted.until))
+    return parts
+
+
 def _filters(wanted: Filter) -> dict[str, ColumnElement[bool]]:
     """Each filter, but that of arrival, as a condition on a row."""
     found: dict[str, ColumnElement[bool]] = {}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
+from service.db.repository.search import Filter
 from service.db.session import Database
 from service.db.tables import InspectionRow, ReviewRow
 from service.errors import InspectionError
@@ -145,11 +146,11 @@ def test_the_queue_is_nearest_first_with_audits_mixed_in(line: Database, insert:
     say(line, reviewed, "good", 0)
     Reviews(line).claim(OTHER, claimed, force=False)
     reviews = Reviews(line)
-    found = [row.id for row in reviews.queue(OPERATOR, recipe="bolt", line=None, limit=50)]
+    found = [row.id for row in reviews.queue(OPERATOR, Filter(equal={"recipe": "bolt"}), 50)]
     by_margin = sorted(asked, key=lambda score: (round(min(score - 2, 4 - score), 6), score != 2.1))
     near = [asked[score] for score in by_margin]
     assert found == [*near[:4], audits[0], *near[4:], audits[1]]
-    assert reviews.queue(OTHER, recipe=None, line=None, limit=1)[0].id == claimed
-    assert [row.id for row in reviews.queue(OPERATOR, recipe=None, line=None, limit=3)] == near[:3]
-    assert reviews.queue(OPERATOR, recipe="bolt", line="none", limit=5) == []
-    assert reviews.open_count("bolt", None) == (9, 2)
+    assert reviews.queue(OTHER, Filter(), 1)[0].id == claimed
+    assert [row.id for row in reviews.queue(OPERATOR, Filter(), 3)] == near[:3]
+    assert reviews.queue(OPERATOR, Filter(equal={"recipe": "bolt", "line": "none"}), 5) == []
+    assert reviews.open_count(Filter(equal={"recipe": "bolt"})) == (9, 2)
