@@ -33,13 +33,14 @@ from service.middleware import BodyLimit, RequestContext
 from service.outbox.dispatcher import Dispatcher
 from service.outbox.senders import Senders
 from service.recipes.book import RecipeBook
-from service.review import inspection, pages, preferences, queue, shell, signin
+from service.review import inspection, overview, pages, preferences, queue, shell, signin
 from service.runtime import open_runtime, open_store
 from service.settings import Settings
 
 _ROUTERS = (
     *(inspections, artifacts, reviews, recipes, thresholds, masks, models),
-    *(webhooks, keys, users, session, audit, operations, pages, queue, inspection, signin, preferences),
+    *(webhooks, keys, users, session, audit, operations),
+    *(overview, queue, pages, inspection, signin, preferences),
 )
 
 

@@ -123,6 +123,7 @@ async def _run(app: Any, settings: Settings, listener: socket.socket, stop: _Sto
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             self.asked_at = min(self.asked_at, time.monotonic())
+            app.state.services.stopping = True
             super().handle_exit(sig, frame)
 
     config = uvicorn.Config(

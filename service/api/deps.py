@@ -32,6 +32,7 @@ class Services:
     pages: Environment
     access: Access
     ready: bool = False
+    stopping: bool = False  # set before the server waits for open requests
     histograms: Histograms = field(default_factory=Histograms)
 
     @property

@@ -3,7 +3,7 @@
 import asyncio
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from service import render
@@ -16,11 +16,6 @@ from service.review.shell import page
 
 router = APIRouter(include_in_schema=False)
 _PAGE = 48
-
-
-@router.get("/")
-async def home(who: Operator) -> RedirectResponse:
-    return RedirectResponse("/inspections", 307)
 
 
 @router.get("/inspections")

@@ -37,6 +37,7 @@ class Entry:
 
 
 NAVIGATION = (
+    Entry("overview", "/"),
     Entry("review", "/review"),
     Entry("inspections", "/inspections"),
     Entry("api", "/docs"),

@@ -21,7 +21,9 @@ def pages(settings: Settings) -> dict[str, str]:
         found = {
             name: client.get(path, headers={"Accept": "text/html"})
             for name, path in {
-                "list": "/",
+                "overview": "/",
+                "list": "/inspections",
+                "review": "/review",
                 "filtered": "/inspections?verdict=REJECT&line=&recipe=",
                 "nothing": "/inspections?lot=none",
                 "reject": reject["links"]["page"],
