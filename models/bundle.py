@@ -157,6 +157,14 @@ class DetectorInfo(_Model):
     backbone: Literal["pretrained", "own"] = Field(description="where the features come from")
     width: int = Field(ge=8)
     groups: int = Field(ge=1)
+    places: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]] | None = Field(
+        default=None,
+        exclude_if=lambda places: places is None,
+        description="rows and columns of `models.places`",
+    )
+    place_px: int = Field(
+        default=8, ge=8, le=512, exclude_if=lambda px: px == 8, description="pixels a side of each"
+    )
 
 
 class TrainingData(_Model):
@@ -208,6 +216,10 @@ class Manifest(_Model):
         spec, stride = self.preprocess, self.network.stride
         if spec.channels != self.network.channels or spec.height % stride or spec.width % stride:
             raise ValueError(f"the input {spec} does not fit the network (stride {stride})")
+        if self.detector is not None and self.detector.places is not None:
+            rows, columns = (self.detector.place_px * count for count in self.detector.places)
+            if (spec.height, spec.width) != (rows, columns):
+                raise ValueError(f"the input {spec} does not fit the places of {rows} x {columns} px")
         for name, profile in self.profiles.items():
             levels = len(profile.map.weights(profile.levels))
             if len(self.calibration[name].residual_scales) != levels:

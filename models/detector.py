@@ -9,11 +9,13 @@ Three pieces of evidence from one feature pyramid:
   with trimming because the training set is contaminated;
 - `wide`, the same of the image at half size, so of surroundings twice as wide.
 
+Where parts are framed alike and share fine structure, `distance` is taken place by place (`models.places`).
+
 They see different defects: the head what looks pasted, the distances what was never seen, small and wide.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 from models.backbone import STRIDE as BACKBONE_STRIDE
 from models.backbone import TAP_CHANNELS, Backbone
+from models.places import Places
 
 EVIDENCE = ("defect", "distance", "wide")
 """Output channels, in order."""
@@ -31,6 +34,8 @@ STRIDE = BACKBONE_STRIDE * SCALES
 """Sides of the input must be divisible by this."""
 GRID = 4
 """Pixels of the input per pixel of the output."""
+FINE, FINE_STRIDE = TAP_CHANNELS[1], 8
+"""Channels and stride of the features that are compared place by place."""
 SHRINK = 0.03
 
 
@@ -40,6 +45,8 @@ class DetectorConfig:
 
     width: int = 96
     groups: int = 8
+    places: tuple[int, int] | None = None
+    place_px: int = FINE_STRIDE
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,6 +73,7 @@ class Detector(nn.Module):
 
     mean: Tensor
     whiten: Tensor
+    places: Places | None
 
     def __init__(self, config: DetectorConfig = DetectorConfig()) -> None:
         super().__init__()
@@ -79,6 +87,15 @@ class Detector(nn.Module):
         self.enter = nn.Conv2d(channels, width, 1)
         self.context = nn.Sequential(*(Dilated(width, d, config.groups) for d in (1, 2, 4)))
         self.leave = nn.Conv2d(width, 4, 1)
+        self.set_places(
+            None if config.places is None else Places(config.places, config.place_px, FINE, FINE_STRIDE)
+        )
+
+    def set_places(self, places: Places | None) -> None:
+        """Measure `distance` place by place from now on, in images of the places' size; None: as before."""
+        self.places = places
+        size, place_px = (None, FINE_STRIDE) if places is None else (places.size, places.place_px)
+        self.config = replace(self.config, places=size, place_px=place_px)
 
     def features(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`[B, C, H, W]` -> features of the head `[B, F, H / 8, W / 8]`, and those the distances compare,
@@ -94,6 +111,10 @@ class Detector(nn.Module):
             images = F.avg_pool2d(images, 2)
             near.append(_neighbourhoods(self.backbone(images)[2:]))
         return torch.cat([F.avg_pool2d(finest, 2), _joined(levels)], dim=1), near
+
+    def fine(self, features: Tensor) -> Tensor:
+        """Features of the head `[B, F, h, w]` -> those compared place by place, `[B, FINE, h, w]`."""
+        return features[:, TAP_CHANNELS[0] : TAP_CHANNELS[0] + FINE]
 
     def defect(self, features: Tensor) -> Tensor:
         """Features `[B, F, h, w]` -> the logit that a defect was painted here, `[B, 1, 2 h, 2 w]`."""
@@ -112,6 +133,9 @@ class Detector(nn.Module):
             F.interpolate(self.distance(features, scale), scale_factor=4.0 * 2**scale, mode="bilinear")
             for scale, features in enumerate(near)
         ]
+        if self.places is not None:
+            grow = float(self.config.place_px // GRID)
+            distances[0] = F.interpolate(self.places(self.fine(here)), scale_factor=grow, mode="bilinear")
         means = torch.cat([features.mean(dim=(2, 3)) for features in near], dim=1)
         return torch.cat([self.defect(here), *distances], dim=1), means
 

@@ -49,10 +49,15 @@ def write_onnx(net: nn.Module, path: Path, channels: int, stride: int, classes: 
         _export(net, path, (x, t), ["x", "t"], ["eps"], (image, row))
 
 
-def write_detector(detector: nn.Module, path: Path, channels: int) -> None:
-    """The detector with dynamic batch, height and width; input `x`, outputs `evidence`, `features`."""
-    example = (torch.zeros(2, channels, 4 * DETECTOR_STRIDE, 4 * DETECTOR_STRIDE),)
-    shapes = ({0: torch.export.Dim("batch"), **_sides(DETECTOR_STRIDE)},)
+def write_detector(detector: Detector, path: Path, channels: int) -> None:
+    """The detector with dynamic batch, height and width; input `x`, outputs `evidence`, `features`.
+
+    One that compares place by place takes images of its own size alone.
+    """
+    places, place_px = detector.config.places, detector.config.place_px
+    sides = [4 * DETECTOR_STRIDE] * 2 if places is None else [place_px * count for count in places]
+    example = (torch.zeros(2, channels, *sides),)
+    shapes = ({0: torch.export.Dim("batch"), **(_sides(DETECTOR_STRIDE) if places is None else {})},)
     _export(detector, path, example, ["x"], ["evidence", "features"], shapes)
 
 

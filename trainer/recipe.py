@@ -120,6 +120,11 @@ class DetectorRecipe(_Section):
     backbone: Literal["auto", "pretrained", "own"] = Field(
         default="auto", description="auto: pretrained where its weights are installed, else own"
     )
+    places: Literal["auto", "ignore"] = Field(
+        default="auto",
+        exclude_if=lambda places: places == "auto",  # as for data.parts
+        description="auto: distances place by place where parts are framed alike and share fine structure",
+    )
     corruption: Slot = Slot.model_validate({"name": "structured", "probability": 0.7})
     width: int = Field(default=96, ge=8)
     steps: int = Field(default=900, ge=1)

@@ -19,6 +19,7 @@ from models.detector import GRID, SCALES, Detector, fit_gaussian
 from models.evidence import EvidenceName
 from models.preprocess import to_float
 from trainer.kinds import fit_kinds, lower_spread, usual_of_all
+from trainer.places import FEWEST, fit_places, places_of, worth_it
 
 Float = NDArray[np.float32]
 
@@ -38,20 +39,32 @@ class Sample:
     kept: NDArray[np.bool_]  # [n] whether it is not among the most suspicious
     vectors: list[list[Tensor]]  # by scale and image: [places, G] each
     features: Float  # [n, D] mean features
+    places: Tensor | None = None  # [n, F, h, w] fine features, where parts are compared place by place
+    image_px: tuple[int, int] = (0, 0)  # (height, width)
 
 
 def refit_distances(
-    detector: Detector, pixels: NDArray[np.uint8], seed: int, bf16: bool, batch_size: int = 8
+    detector: Detector,
+    pixels: NDArray[np.uint8],
+    seed: int,
+    bf16: bool,
+    batch_size: int = 8,
+    by_place: bool = False,
 ) -> Sample:
-    """Fit the Gaussians of a detector again to images `[N, C, H, W]`, as a seeded sample of them."""
+    """Fit the Gaussians of a detector again to images `[N, C, H, W]`, as a seeded sample of them.
+
+    With `by_place`, each place gets one of its own if parts turn out to share fine structure.
+    """
     rng = np.random.default_rng((seed, 6))
     chosen = np.sort(rng.permutation(len(pixels))[:IMAGES])
     per_image = max(1, VECTORS // len(chosen))
     vectors: list[list[Tensor]] = [[] for _ in range(SCALES)]
     tops: list[list[float]] = [[] for _ in range(SCALES)]
     means: list[Float] = []
+    fine: list[Tensor] = []
     for start in range(0, len(chosen), batch_size):
-        near, distances = _look(detector, pixels[chosen[start : start + batch_size]], bf16)
+        near, distances, here = _look(detector, pixels[chosen[start : start + batch_size]], bf16)
+        fine.append(here)
         means.append(_means(near))
         for scale, (features, distance) in enumerate(zip(near, distances, strict=True)):
             places = features.flatten(2).transpose(1, 2)  # [B, places, G]
@@ -63,16 +76,27 @@ def refit_distances(
     suspicion = suspicions(of_images, high)
     kept = np.zeros(len(chosen), dtype=np.bool_)
     kept[np.argsort(suspicion, kind="stable")[: max(1, round((1 - LEFT_OUT) * len(chosen)))]] = True
-    sample = Sample(chosen, kept, vectors, of_images)
-    fit_sample(detector, sample, kept)
+    here = torch.cat(fine)
+    shared = here if by_place and worth_it(here) else None
+    sample = Sample(chosen, kept, vectors, of_images, shared, (pixels.shape[2], pixels.shape[3]))
+    fit_sample(detector, sample, np.ones_like(kept))
     return sample
 
 
 def fit_sample(detector: Detector, sample: Sample, use: NDArray[np.bool_]) -> None:
-    """Set the Gaussians from the images of a sample that `use [n]` names; from all kept if it names none."""
-    rows = np.flatnonzero(use if use.any() else sample.kept)
+    """Set the Gaussians from the images of a sample that `use [n]` names and that are kept; from all kept if
+    there are none.
+
+    Those of places are from all that it names, or from all if these are few: `trainer.places` leaves out
+    what is suspicious about each place.
+    """
+    kept = use & sample.kept
+    rows = np.flatnonzero(kept if kept.any() else sample.kept)
     for scale, of_scale in enumerate(sample.vectors):
         fit_gaussian(detector, torch.cat([of_scale[row] for row in rows]).float(), scale)
+    if sample.places is not None:
+        enough = use if np.count_nonzero(use) >= FEWEST // 2 else np.ones_like(use)
+        detector.set_places(fit_places(sample.places[torch.from_numpy(enough)], sample.image_px))
 
 
 def mean_features(
@@ -100,16 +124,20 @@ def _means(near: list[Tensor]) -> Float:
 
 
 @torch.no_grad()
-def _look(detector: Detector, pixels: NDArray[np.uint8], bf16: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Images `[B, C, H, W]` -> features `[B, G, h, w]` and distances `[B, H / 4, W / 4]`, each by scale."""
+def _look(
+    detector: Detector, pixels: NDArray[np.uint8], bf16: bool
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Images `[B, C, H, W]` -> features `[B, G, h, w]` and distances `[B, H / 4, W / 4]`, each by scale, and
+    those of places `[B, F, h, w]`."""
     device = detector.mean.device
     images = torch.from_numpy(to_float(pixels)).to(device)
     size = (images.shape[2] // GRID, images.shape[3] // GRID)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        _, near = detector.features(images)
+        here, near = detector.features(images)
     near = [features.float() for features in near]
     distances = [
         F.interpolate(detector.distance(features, scale), size=size, mode="bilinear")[:, 0].cpu()
         for scale, features in enumerate(near)
     ]
-    return [features.cpu() for features in near], distances
+    fine = places_of(detector.fine(here).float())
+    return [features.cpu() for features in near], distances, fine.cpu()

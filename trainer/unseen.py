@@ -70,7 +70,7 @@ def cross_fit(
     detectors = []
     for left_out in range(FOLDS):
         found = copy.deepcopy(detector).cpu().eval()
-        fit_sample(found, sample, sample.kept & (fold[sampled] != left_out))
+        fit_sample(found, sample, fold[sampled] != left_out)
         detectors.append(found)
     return Unseen(detectors, fold)
 
