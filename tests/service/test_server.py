@@ -112,6 +112,18 @@ def test_sigterm_under_load_loses_nothing(bundle: Bundle, tmp_path: Path) -> Non
 
 
 @pytest.mark.timeout(120)
+def test_an_open_overview_does_not_hold_up_the_end(bundle: Bundle, tmp_path: Path) -> None:
+    # The grace period is far longer than the test may take: only a stream that ends by itself passes.
+    with server(bundle, tmp_path / "data", "--shutdown-grace-s", "250") as (process, url):
+        with httpx.stream("GET", f"{url}/overview/events", timeout=60) as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            lines = stream.iter_lines()
+            assert next(line for line in lines if line.startswith("event:")) == "event: lines"
+            process.send_signal(signal.SIGTERM)
+            list(lines)  # ends
+        assert process.wait(50) == 0
+
+
 def test_kill_loses_nothing_and_the_next_start_finishes(bundle: Bundle, tmp_path: Path) -> None:
     data = tmp_path / "data"
     with server(bundle, data, "--batch-delay-ms", "5000", "--batch-size", "64") as (process, url):
