@@ -1,4 +1,4 @@
-"""Maps as browsers read them: nothing is lost in packing, and outlines stand where the map crosses the value."""
+"""Maps as browsers read them: packing loses nothing, and outlines stand where the map crosses the value."""
 
 import re
 
