@@ -52,6 +52,8 @@ SCALE_HEADROOM = 1.25
 _SCALE_IMAGES = 48  # a spread sample is enough for the typical residual of a level
 _PAINTED_IMAGES = 96
 _TINY = 1e-6
+_LEAST_SPREAD = 0.05
+"""Of evidence, which is logarithmic: finer differences are the runtimes' rounding, not the parts'."""
 
 
 @dataclass(frozen=True)
@@ -272,10 +274,10 @@ def _weigh(maps: Float, trust: Trust, ignore: Mask | None) -> tuple[EvidenceCali
     inspected = np.concatenate([outside(amap, ignore) for amap in corrected])
     values = inspected[:: max(1, inspected.size // 2_000_000)]
     location = float(np.median(values))
-    spread = 1.4826 * float(np.median(np.abs(values - location)))
+    spread = max(1.4826 * float(np.median(np.abs(values - location))), _LEAST_SPREAD)
     return (
         EvidenceCalibration(
-            location=location, scale=max(spread, 1e-3), image_median=trust.image_median, weight=trust.weight
+            location=location, scale=spread, image_median=trust.image_median, weight=trust.weight
         ),
         place,
     )
