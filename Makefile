@@ -9,7 +9,7 @@ GOAL   := $(or $(firstword $(MAKECMDGOALS)),help)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo venv test slow browser lint types format check bench-batching clean
+.PHONY: help demo venv test slow browser lint types format check bench-batching bench-db clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 23
@@ -43,6 +43,9 @@ check: lint types test ## lint, types and test
 
 bench-batching: $(VENV)/.for-developing ## continuous and static batching under load, some minutes
 	$(PY) deploy/bench/batching.py
+
+bench-db: $(VENV)/.for-developing ## pages of a million inspections on SQLite and PostgreSQL, some minutes
+	$(PY) -m deploy.bench.db
 
 clean: ## remove the environment, the demo and every cache
 	rm -rf $(VENV) .demo .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

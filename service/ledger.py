@@ -17,6 +17,7 @@ from models.decode import Image
 from service.api.schemas import document
 from service.blobs import BlobStore
 from service.db.repository import inspections, leases, outbox, search, thresholds
+from service.db.repository.filters import Filter
 from service.db.session import Database
 from service.db.tables import InspectionRow, ThresholdRow
 from service.errors import InspectionError
@@ -79,7 +80,7 @@ class Ledger:
 
     def page(
         self,
-        wanted: search.Filter,
+        wanted: Filter,
         limit: int,
         after: search.Position | None = None,
         order: search.Order = "newest",

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from service.api.export import Format
 from service.api.schemas import AnyVerdict, Status
+from service.db.repository.filters import Filter
 from service.db.repository.inspections import ATTRIBUTE_TEXT
-from service.db.repository.search import Filter, Order, Position
+from service.db.repository.search import Order, Position
 from service.db.tables import FILTERS
 from service.errors import InspectionError
 from service.metadata import PLAIN, Label, Moment, Name

@@ -11,7 +11,7 @@ from service.access.principal import Operator
 from service.api.bodies import Body
 from service.api.deps import Serving
 from service.api.schemas import AnyVerdict, InspectionOut, document
-from service.db.repository.search import Filter
+from service.db.repository.filters import Filter
 from service.db.tables import InspectionRow, ReviewRow
 from service.errors import problem_docs
 from service.metadata import WHOLE, Label, Moment, Name

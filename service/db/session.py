@@ -48,12 +48,16 @@ class Database:
             _prepare_sqlite(self.engine)
             # SQLite has one writer; waiting here is fair and at once, waiting in SQLite is polling.
             self._write_lock = threading.Lock()
+            self._reader = self.engine
+        else:
+            _prepare_postgresql(self.engine)
+            self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ")
         self._writer = self.engine.execution_options(inlier_writer=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session to look things up with."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        """A session to look things up with, all of it as it was at one moment."""
+        with Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -132,6 +136,14 @@ def _pragma(connection: Connection, setting: str) -> None:
     raw = connection.connection.dbapi_connection
     assert isinstance(raw, sqlite3.Connection)
     raw.execute(f"PRAGMA {setting}")
+
+
+def _prepare_postgresql(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # Queries here are short: compiling one takes longer than running it.
+        connection.execute("SET jit = off")
+        connection.commit()
 
 
 def _prepare_sqlite(engine: Engine) -> None:

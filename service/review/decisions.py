@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from service.access.principal import Principal
 from service.db.repository import audit, outbox, recipes, reviews
-from service.db.repository.search import Filter
+from service.db.repository.filters import Filter
 from service.db.session import Database
 from service.db.tables import InspectionRow, ReviewRow
 from service.errors import InspectionError

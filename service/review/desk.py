@@ -13,7 +13,7 @@ import numpy as np
 from models.bundle import Manifest
 from service import render
 from service.blobs import BlobMissing
-from service.db.repository import models, recipes, reviews, scores, search
+from service.db.repository import filters, models, recipes, reviews, scores, search
 from service.db.repository.scores import Span
 from service.db.tables import InspectionRow, ReviewRow
 from service.ledger import Ledger
@@ -79,7 +79,7 @@ def open_desk(ledger: Ledger, histograms: Histograms, identifier: str) -> Desk:
         recipe = recipes.get(session, row.recipe)
         earlier: Sequence[InspectionRow] = ()
         if row.serial is not None:
-            same = search.Filter(equal={"serial": row.serial})
+            same = filters.Filter(equal={"serial": row.serial})
             found = search.page(session, same, limit=_EARLIER + 1, budget_s=search.BUDGET_S).rows
             earlier = [other for other in found if other.id != row.id][:_EARLIER]
     manifest = None if model is None or model.manifest is None else Manifest.model_validate(model.manifest)

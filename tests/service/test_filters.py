@@ -156,7 +156,8 @@ def test_the_list_page_shows_a_pause(
     client: TestClient, posted: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "Nothing matches" in client.get("/inspections?line=A&station=plain").text
-    monkeypatch.setattr(search, "WINDOW", 1)
+    for name in ("FIRST", "MOST", "PROBE", "FEW"):
+        monkeypatch.setattr(search, name, 1)
     monkeypatch.setattr(search, "BUDGET_S", 0.0)
     page = client.get("/inspections?line=A&station=plain").text
     assert "can go on" in page

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.db.repository import search
+from service.db.repository import filters
 from service.db.tables import InspectionRow, ReviewRow
 from service.errors import InspectionError
 from service.ids import new_id
@@ -77,7 +77,7 @@ def disagrees(verdict: str | None, state: str) -> bool:
 
 
 def queue(
-    session: Session, wanted: search.Filter, *, audits: bool, me: str, limit: int
+    session: Session, wanted: filters.Filter, *, audits: bool, me: str, limit: int
 ) -> Sequence[InspectionRow]:
     """Open inspections that a person should look at and nobody else has claimed.
 
@@ -96,15 +96,15 @@ def queue(
             InspectionRow.claimed_by == me,
         ),
     )
-    query = query.where(*search.conditions(wanted))
+    query = query.where(*filters.on_rows(wanted))
     order = (InspectionRow.id,) if audits else (InspectionRow.margin.nulls_first(), InspectionRow.id)
     return session.scalars(query.order_by(*order).limit(limit)).all()
 
 
-def open_count(session: Session, wanted: search.Filter) -> tuple[int, int]:
+def open_count(session: Session, wanted: filters.Filter) -> tuple[int, int]:
     """How many a person should look at, and how many of these are random audits."""
     query = select(
         func.count(), func.count().filter(and_(InspectionRow.audit, InspectionRow.verdict == "PASS"))
-    ).where(InspectionRow.review_state == "none", InspectionRow.wanted, *search.conditions(wanted))
+    ).where(InspectionRow.review_state == "none", InspectionRow.wanted, *filters.on_rows(wanted))
     total, audits = session.execute(query).one()
     return total, audits

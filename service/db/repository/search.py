@@ -1,31 +1,40 @@
 """Finding inspections: a page of any combination of filters, for a bounded amount of work.
 
 No set of indexes serves every combination of filters, and planners guess wrong about some. So a page is
-found in steps of at most `WINDOW` candidates. For each step every index that could serve is asked how far
-`WINDOW` of its entries reach (a look at the index alone); the one that reaches farthest, being the most
-selective there, is read, and the other filters are applied to its rows. A filter that only few rows meet is
-read whole and sorted. A page is full, or complete, or as long as the time allowed; its `next` goes on from
-there in each case.
+found in steps. In each step every index that has the order of the page is asked how far some of its entries
+reach (a look at the index alone); the one that reaches farthest, being the most selective there, yields the
+next candidates, and the other filters are applied to their rows. What a filter without that order lets
+through is sorted first if it is little, and else tells between which ids to look. How many candidates a step
+takes follows from how many were found among the last ones, and from how long that took. A page is full, or
+complete, or as long as the time allowed; its `next` goes on from there in each case.
 """
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, select, true, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
 
+from service.db.repository.filters import Condition, Filter, attribute_filter, conditions
+from service.db.repository.sources import Bound, Column, Sorted, Source, Stretch, insist_on_order
 from service.db.tables import AttributeRow, InspectionRow
 from service.ids import first_id_at
 
-WINDOW = 4000
+FIRST, MOST = 1000, 16_000  # candidates of a step
+PROBE = 1000  # entries by which indexes are compared
+FEW = 1000  # entries of an index without that order that are read and sorted
+EXTENT = 10_000  # of which the first and last id are looked for
 BUDGET_S = 0.02
 Order = Literal["newest", "oldest", "margin"]
 Row = InspectionRow
+_GROWTH = 5.0  # at most, from one step to the next
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+_FIRST_ID, _LAST_ID = "", "ffffffff-ffff-ffff-ffff-ffffffffffff"
 _QUEUE = frozenset({"review_state", "wanted"})
-_RANGES = frozenset({"captured_at", "score", "created"})
 
 
 @dataclass(frozen=True)
@@ -44,23 +53,6 @@ class Page:
     next: Position | None
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which inspections: equal columns (names of `tables.FILTERS`), attributes as text, and ranges.
-
-    Spans of time are half-open, the range of scores is closed.
-    """
-
-    equal: Mapping[str, str | bool] = field(default_factory=dict)
-    since: datetime | None = None
-    until: datetime | None = None
-    captured_since: datetime | None = None
-    captured_until: datetime | None = None
-    score_min: float | None = None
-    score_max: float | None = None
-    attributes: Mapping[str, str] = field(default_factory=dict)
-
-
 def page(
     session: Session,
     wanted: Filter,
@@ -75,34 +67,50 @@ def page(
     Without a budget it goes on until the page is full or nothing is left. With one the page may be
     shorter, even empty, and still have a `next`: after `budget_s` the search pauses.
     """
-    started = time.monotonic()
+    insist_on_order(session)
+    pace = _Pace(budget_s)
     search = _Search(session, wanted, order)
-    rows: list[InspectionRow] = []
+    found: list[Position] = []
     while True:
-        found, edge = search.step(after, limit + 1 - len(rows))
-        rows += found
-        if len(rows) > limit:
-            return Page(rows[:limit], _position(rows[limit - 1], order))
-        if edge is None or (budget_s is not None and time.monotonic() - started > budget_s):
-            return Page(rows, edge)
+        more, edge = search.step(after, limit + 1 - len(found), pace.window)
+        found += more
+        if len(found) > limit:
+            found, edge = found[:limit], found[limit - 1]
+            break
+        if edge is None or not pace.goes_on(len(more), limit + 1 - len(found)):
+            break
         after = edge
+    return Page(_rows(session, found), edge)
 
 
-def _position(row: InspectionRow, order: Order) -> Position:
-    return Position(row.id, row.margin if order == "margin" else None)
+def _rows(session: Session, found: Sequence[Position]) -> list[InspectionRow]:
+    """The rows of what was found, in that order."""
+    query = select(Row).where(Row.id.in_([one.id for one in found]))
+    rows = {row.id: row for row in session.scalars(query)} if found else {}
+    return [rows[one.id] for one in found if one.id in rows]
 
 
-@dataclass(frozen=True)
-class _Source:
-    """An index, of inspections or of their attributes, and the filters it answers as one condition."""
+class _Pace:
+    """How many candidates each step takes, so that the last one ends when the time does."""
 
-    covers: frozenset[str]
-    condition: ColumnElement[bool]
-    of_attributes: bool = False
+    def __init__(self, budget_s: float | None) -> None:
+        self.window = FIRST
+        self._budget_s = budget_s
+        self._started = self._lap = time.monotonic()
 
-    def key(self) -> InstrumentedAttribute[str]:
-        """The id of the inspection, in the table that the index is of."""
-        return AttributeRow.inspection_id if self.of_attributes else Row.id
+    def goes_on(self, found: int, missing: int) -> bool:
+        """After a step that found some: whether there is time for another, and set how large a one."""
+        # As many as the missing ones should take, if they are as frequent as before.
+        growth = min(_GROWTH, max(1.0, 1.5 * missing / found)) if found else _GROWTH
+        if self._budget_s is not None:
+            now = time.monotonic()
+            left_s, spent_s = self._budget_s - (now - self._started), now - self._lap
+            self._lap = now
+            growth = min(growth, 0.6 * left_s / max(spent_s, 1e-6))
+            if growth < 0.5:
+                return False
+        self.window = max(FIRST, min(MOST, int(self.window * growth)))
+        return True
 
 
 class _Search:
@@ -112,181 +120,131 @@ class _Search:
         self._session = session
         self._order = order
         self._wanted = wanted
-        self._filters = _filters(wanted)
-        if order == "margin" and (span := self._created(Row.id)):
-            self._filters["created"] = and_(*span)  # in the other orders it is part of the stretch
-        self._few = self._smallest()
+        self._since = _FIRST_ID if wanted.since is None else first_id_at(wanted.since)
+        self._until = _LAST_ID if wanted.until is None else first_id_at(wanted.until)
+        self._last = _LAST_ID  # unlike the one before, this is the id of one that may be wanted
+        self._conditions = conditions(wanted)
+        if order == "margin" and (self._since, self._until) != (_FIRST_ID, _LAST_ID):
+            # In the other orders it is part of each stretch.
+            self._conditions["created"] = Condition("id", low=self._since, high=self._until)
+        self._few = self._narrow()
 
-    def step(self, after: Position | None, limit: int) -> tuple[Sequence[InspectionRow], Position | None]:
-        """Up to `limit` rows after a position, and where the searched stretch ended; None at the very end."""
-        if self._few is not None:
-            return self._collect(self._few, after, limit), None
-        source, edge = self._farthest(after)
-        return self._walk(source, after, edge, limit), edge
+    def step(self, after: Position | None, limit: int, window: int) -> tuple[list[Position], Position | None]:
+        """Up to `limit` among the next candidates, and where these ended; None at the very end."""
+        if self._order == "margin" and self._few:
+            return self._read(self._few[0], FEW, limit, after), None
+        source = self._farthest(after)
+        found = self._read(source, window, limit)
+        return found, found[-1] if len(found) == limit else self._edge(source, window)
 
-    # --- walking along an index that has the order of the page ----------------------------------------
-
-    def _walks(self) -> Iterator[_Source]:
-        """The indexes that hold their rows in the order of the page."""
-        if self._order == "margin":
-            judged = Row.margin.is_not(None)
-            yield _Source(frozenset(), judged)
-            if _QUEUE <= set(self._filters):
-                yield _Source(_QUEUE, and_(judged, *(self._filters[name] for name in sorted(_QUEUE))))
-            return
-        yield _Source(frozenset(), true())
-        for name in self._wanted.equal:
-            yield _Source(frozenset({name}), self._filters[name])
-        for name, text in self._wanted.attributes.items():
-            yield _Source(frozenset({_attr(name)}), _is(name, text), of_attributes=True)
-
-    def _farthest(self, after: Position | None) -> tuple[_Source, Position | None]:
-        """The walk whose next WINDOW entries reach farthest, and where they end; None at the very end."""
-        best: tuple[_Source, Position] | None = None
-        for source in self._walks():
-            columns = (source.key(), Row.margin) if self._order == "margin" else (source.key(),)
-            query = select(*columns).where(source.condition, *self._span(source.key(), after))
-            query = query.order_by(*self._sort(source.key())).offset(WINDOW - 1).limit(1)
-            found = self._session.execute(query).first()
-            if found is None:
-                return source, None
-            edge = Position(found[0], found[1] if self._order == "margin" else None)
-            if best is None or self._is_farther(edge, best[1]):
-                best = source, edge
-        assert best is not None
-        return best
-
-    def _walk(
-        self, source: _Source, after: Position | None, edge: Position | None, limit: int
-    ) -> Sequence[InspectionRow]:
-        query = select(Row)
-        if source.of_attributes:
-            # The span on both sides of the join, so that either side may lead.
-            query = query.join(AttributeRow, AttributeRow.inspection_id == Row.id)
-            query = query.where(*self._span(Row.id, after, edge))
-        others = (_fenced(part) for name, part in self._filters.items() if name not in source.covers)
-        query = query.where(source.condition, *self._span(source.key(), after, edge), *others)
-        return self._session.scalars(query.order_by(*self._sort(source.key())).limit(limit)).all()
-
-    # --- reading a filter that few rows meet ----------------------------------------------------------
-
-    def _smallest(self) -> _Source | None:
-        """What yields the fewest rows without having their order, at most WINDOW; None if all yield more."""
-        counted = [(self._count(source), number, source) for number, source in enumerate(self._sets())]
-        few = min((item for item in counted if item[0] <= WINDOW), default=None)
-        return few[2] if few else None
-
-    def _sets(self) -> Iterator[_Source]:
-        """The indexes that hold just the rows of a filter, in another order than the page's."""
-        for name in sorted(_RANGES & set(self._filters)):
-            yield _Source(frozenset({name}), self._filters[name])
-        if self._order != "margin":
-            if _QUEUE <= set(self._filters):
-                yield _Source(_QUEUE, and_(*(self._filters[name] for name in sorted(_QUEUE))))
-            return
-        for name in self._wanted.equal:
-            yield _Source(frozenset({name}), self._filters[name])
-        for name, text in self._wanted.attributes.items():
-            yield _Source(frozenset({_attr(name)}), _is(name, text), of_attributes=True)
-
-    def _count(self, source: _Source) -> int:
-        some = (
-            select(literal(1))
-            .select_from(AttributeRow if source.of_attributes else Row)
-            .where(source.condition)
-            .limit(WINDOW + 1)
-        )
-        return self._session.scalar(select(func.count()).select_from(some.subquery())) or 0
-
-    def _collect(self, source: _Source, after: Position | None, limit: int) -> Sequence[InspectionRow]:
-        query = select(Row)
-        if source.of_attributes:
-            query = query.join(AttributeRow, AttributeRow.inspection_id == Row.id)
-        others = [part for name, part in self._filters.items() if name not in source.covers]
-        others += self._span(Row.id, after)
-        if self._order == "margin":
-            others.append(Row.margin.is_not(None))
-        query = query.where(source.condition, *map(_fenced, others))
-        # Sorting by an expression: an index that has the order must not tempt the planner to walk it all.
+    def _farthest(self, after: Position | None) -> Source:
+        """The source whose next entries reach farthest."""
+        sources = list(self._sources(after))
+        if len(sources) == 1:
+            return sources[0]
+        reached = self._session.execute(
+            select(*(source.entry(PROBE - 1).scalar_subquery() for source in sources))
+        ).one()
         newest = self._order == "newest"
-        by_id = (Row.id + "").desc() if newest else (Row.id + "").asc()
-        query = query.order_by(*([Row.margin + 0.0] if self._order == "margin" else []), by_id)
-        return self._session.scalars(query.limit(limit)).all()
+        end = _FIRST_ID if newest else _LAST_ID  # nothing reaches farther than what ends
+        ids = [end if found is None else found for found in reached]
+        return sources[ids.index(min(ids) if newest else max(ids))]
 
-    # --- order and position ---------------------------------------------------------------------------
+    def _read(self, source: Source, most: int, limit: int, after: Position | None = None) -> list[Position]:
+        """Those of the first `most` candidates that meet all filters; `after` if they are not in order."""
+        left = [condition for name, condition in self._conditions.items() if name not in source.covers]
+        names = {condition.column for condition in left if condition.column} - {"id"}
+        margin = self._order == "margin"
+        candidates = source.first(most, names | {"margin"} if margin else names)
+        columns = dict(candidates.columns)
+        query: Select[Any] = select(columns["id"])
+        if not source.has_rows and (names or margin):
+            query = query.join_from(candidates.source, Row, Row.id == columns["id"])
+            columns |= {name: getattr(Row, name) for name in (*names, "margin")}
+        query = query.where(*candidates.within, *(condition.on(columns) for condition in left)).limit(limit)
+        if not margin:
+            order = candidates.order
+            query = query.order_by(*(one.desc() if self._order == "newest" else one.asc() for one in order))
+            return [Position(*found) for found in self._session.execute(query)]
+        query = query.add_columns(columns["margin"])
+        if source in self._few:
+            key = columns["margin"], columns["id"]
+            query = query.where(columns["margin"].is_not(None)).order_by(*key)
+            if after is not None:
+                query = query.where(Bound((after.margin, after.id), closed=False).holds(key, above=True))
+        else:
+            query = query.order_by(*candidates.order)
+        return [Position(*found) for found in self._session.execute(query)]
 
-    def _sort(self, by: InstrumentedAttribute[str]) -> list[ColumnElement[Any]]:
+    def _edge(self, source: Source, window: int) -> Position | None:
+        """The last candidate of a window; None if there are not so many."""
+        key = 2 if self._order == "margin" else 1
+        found = self._session.execute(source.entry(window - 1, key)).first()
+        return None if found is None else Position(*reversed(found))
+
+    def _sources(self, after: Position | None) -> Iterator[Source]:
+        """What yields candidates in the order of the page, after a position."""
         if self._order == "margin":
-            return [Row.margin.asc(), by.asc()]
-        return [by.desc() if self._order == "newest" else by.asc()]
+            yield self._nearest(after)
+            return
+        newest = self._order == "newest"
+        low = Bound((self._since,))
+        high = Bound((self._last,)) if self._last < self._until else Bound((self._until,), closed=False)
+        if after is not None and newest and after.id <= min(self._last, self._until):
+            high = Bound((after.id,), closed=False)
+        elif after is not None and after.id >= self._since:
+            low = Bound((after.id,), closed=False)
+        start, end = (high, low) if newest else (low, high)
+        for covers, columns, key in [(frozenset[str](), (Row.id,), ()), *self._equal()]:
+            first, last = (Bound((*key, *bound.key), bound.closed) for bound in (start, end))
+            yield Stretch(covers, columns, first, last, newest)
+        for part in self._few:
+            yield Sorted(part, FEW, start, end, newest)
 
-    def _span(
-        self, by: InstrumentedAttribute[str], after: Position | None, edge: Position | None = None
-    ) -> list[ColumnElement[bool]]:
-        """The stretch of the order after a position up to and with an edge."""
+    def _nearest(self, after: Position | None) -> Source:
+        key: tuple[Any, ...] = ()
+        covers: frozenset[str] = frozenset()
+        columns: tuple[Column, ...] = (Row.margin, Row.id)
+        if _QUEUE <= set(self._conditions):
+            covers, columns = _QUEUE, (Row.review_state, Row.wanted, Row.margin, Row.id)
+            key = tuple(self._wanted.equal[name] for name in ("review_state", "wanted"))
+        start = (-math.inf, _FIRST_ID) if after is None else (after.margin, after.id)
+        return Stretch(covers, columns, Bound((*key, *start), closed=False), Bound(key) if key else None)
+
+    def _equal(self) -> Iterator[tuple[frozenset[str], tuple[Column, ...], tuple[Any, ...]]]:
+        """The indexes that serve an equality, and with which key: (filters, columns, values)."""
+        for name, value in self._wanted.equal.items():
+            yield frozenset({name}), (getattr(Row, name), Row.id), (value,)
+        for name, text in self._wanted.attributes.items():
+            columns = (AttributeRow.name, AttributeRow.value, AttributeRow.inspection_id)
+            yield frozenset({attribute_filter(name)}), columns, (name, text)
+
+    def _sets(self) -> Iterator[Stretch]:
+        """The indexes that hold just what a filter lets through, but in another order than the page's."""
+        for name, least in (("score", -math.inf), ("captured_at", _LONG_AGO)):
+            if (asked := self._conditions.get(name)) is not None:
+                low = Bound((least if asked.low is None else asked.low,))
+                high = None if asked.high is None else Bound((asked.high,), asked.high_closed)
+                yield Stretch(frozenset({name}), (getattr(Row, name), Row.id), low, high)
         if self._order == "margin":
-            key = tuple_(Row.margin, by)
-            parts = [key > tuple_(after.margin, after.id)] if after else []
-            return [*parts, key <= tuple_(edge.margin, edge.id)] if edge else parts
-        parts = self._created(by)
-        if after is not None:
-            parts.append(by < after.id if self._order == "newest" else by > after.id)
-        if edge is not None:
-            parts.append(by >= edge.id if self._order == "newest" else by <= edge.id)
-        return parts
+            for covers, columns, key in self._equal():
+                yield Stretch(covers, columns, Bound(key), Bound(key))
+            if "created" in self._conditions:
+                until = Bound((self._until,), closed=False)
+                yield Stretch(frozenset({"created"}), (Row.id,), Bound((self._since,)), until)
+        elif _QUEUE <= set(self._conditions):
+            both = Bound(tuple(self._wanted.equal[name] for name in ("review_state", "wanted")))
+            columns = (Row.review_state, Row.wanted, Row.margin, Row.id)
+            yield Stretch(_QUEUE, columns, both, both)
 
-    def _created(self, by: InstrumentedAttribute[str]) -> list[ColumnElement[bool]]:
-        """The span of arrival: ids carry their time, so each index that ends in the id serves it, too."""
-        since, until = self._wanted.since, self._wanted.until
-        parts = [] if since is None else [by >= first_id_at(since)]
-        return parts if until is None else [*parts, by < first_id_at(until)]
-
-    def _is_farther(self, one: Position, other: Position) -> bool:
-        if self._order == "margin":
-            return (one.margin or 0.0, one.id) > (other.margin or 0.0, other.id)
-        return one.id < other.id if self._order == "newest" else one.id > other.id
-
-
-def conditions(wanted: Filter) -> list[ColumnElement[bool]]:
-    """All of a filter as conditions on a row, for queries that bring an index of their own."""
-    parts = list(_filters(wanted).values())
-    if wanted.since is not None:
-        parts.append(Row.id >= first_id_at(wanted.since))
-    if wanted.until is not None:
-        parts.append(Row.id < first_id_at(wanted.until))
-    return parts
-
-
-def _filters(wanted: Filter) -> dict[str, ColumnElement[bool]]:
-    """Each filter, but that of arrival, as a condition on a row."""
-    found: dict[str, ColumnElement[bool]] = {}
-    for name, value in wanted.equal.items():
-        found[name] = getattr(Row, name) == value
-    for name, text in wanted.attributes.items():
-        other = aliased(AttributeRow)  # the walk may be along the attributes themselves
-        of_row = (other.inspection_id == Row.id, other.name == name, other.value == text)
-        found[_attr(name)] = select(other).where(*of_row).correlate(Row).exists()
-    spans = {
-        "captured_at": (Row.captured_at, wanted.captured_since, wanted.captured_until),
-        "score": (Row.score, wanted.score_min, wanted.score_max),
-    }
-    for name, (column, low, high) in spans.items():
-        parts: list[ColumnElement[bool]] = [] if low is None else [column >= low]
-        if high is not None:
-            parts.append(column <= high if name == "score" else column < high)
-        if parts:
-            found[name] = and_(*parts)
-    return found
-
-
-def _attr(name: str) -> str:
-    return f"attr.{name}"
-
-
-def _is(name: str, text: str) -> ColumnElement[bool]:
-    return and_(AttributeRow.name == name, AttributeRow.value == text)
-
-
-def _fenced(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The same condition in a form that no planner looks into: it is not to choose another index."""
-    return case((condition, 1), else_=0) == 1
+    def _narrow(self) -> list[Stretch]:
+        """The sets that are small; what others say of where to look narrows the span of arrival."""
+        few = []
+        for one in self._sets():
+            most = FEW if self._order == "margin" else EXTENT
+            count, first, last = self._session.execute(one.extent(most + 1)).one()
+            if count <= FEW:
+                few.append(one)
+            if 0 < count <= most and self._order != "margin":
+                self._since, self._last = max(self._since, first), min(self._last, last)
+        return few

@@ -42,7 +42,7 @@ def test_migrations_lead_to_the_tables(database: Database) -> None:
     with database.engine.connect() as connection:
         assert differences(connection) == []
         indexes = {index["name"] for index in inspect(connection).get_indexes("inspections")}
-        assert {"ix_inspections_verdict_id", "ix_inspections_margin_id", "ix_inspections_queue"} <= indexes
+        assert {"ix_inspections_verdict_id", "ix_inspections_margin", "ix_inspections_queue"} <= indexes
         checks = {check["name"] for check in inspect(connection).get_check_constraints("inspections")}
         assert checks == {
             *("ck_inspections_status", "ck_inspections_verdict"),
@@ -123,13 +123,13 @@ def test_commands(database_url: str, tmp_path: Path) -> None:
         result = CliRunner().invoke(cli, ["db", *words, "--database-url", database_url])
         return result.exit_code, result.output
 
-    assert run("current") == (1, "empty (newest: 0002)\n")
+    assert run("current") == (1, "empty (newest: 0003)\n")
     assert run("upgrade") == (0, "the database is up to date\n")
-    assert run("current") == (0, "0002 (newest: 0002)\n")
+    assert run("current") == (0, "0003 (newest: 0003)\n")
     code, said = run("downgrade", "0001")
     assert (code, "--yes" in said) == (2, True)
     assert run("downgrade", "0001", "--yes") == (0, "the database is at 0001\n")
-    assert run("current") == (1, "0001 (newest: 0002)\n")
+    assert run("current") == (1, "0001 (newest: 0003)\n")
     code, said = run("downgrade", "7", "--yes")
     assert code == 2
     assert "7" in said

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy.orm import Session
 
 from service.db.repository import search
+from service.db.repository.filters import Filter
 from service.db.repository.inspections import attribute_text
-from service.db.repository.search import Filter, Order, Position
+from service.db.repository.search import Order, Position
 from service.db.session import Database
 from service.db.tables import InspectionRow
 from tests.service.db import rows as make
@@ -104,11 +105,18 @@ def random_filter(rng: random.Random) -> Filter:
     )
 
 
+def small(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    """Steps and sorted sets so small that these few rows take many of them."""
+    for name, value in (("FIRST", window), ("MOST", 2 * window), ("PROBE", window), ("FEW", window)):
+        monkeypatch.setattr(search, name, value)
+    monkeypatch.setattr(search, "EXTENT", 2 * window)
+
+
 @pytest.mark.parametrize("window", [5, 40])
 def test_pages_hold_what_the_filters_mean(
     session: Session, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "WINDOW", window)
+    small(monkeypatch, window)
     rng = random.Random(window)
     found_some = 0
     for _ in range(30):
@@ -121,7 +129,7 @@ def test_pages_hold_what_the_filters_mean(
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_pause_loses_nothing(session: Session, order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "WINDOW", 10)
+    small(monkeypatch, 10)
     contradiction = Filter(equal={"line": "A", "station": "B0"})
     found, pages = walk(session, contradiction, order, budget_s=0.0)
     assert found == []
@@ -131,7 +139,7 @@ def test_a_pause_loses_nothing(session: Session, order: Order, monkeypatch: pyte
 
 
 def test_full_pages_when_there_is_time(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "WINDOW", 10)
+    small(monkeypatch, 10)
     some = Filter(equal={"verdict": "PASS"}, attributes={"wet": "true"})
     page = search.page(session, some, limit=20, budget_s=None)
     assert len(page.rows) == 20
@@ -153,3 +161,22 @@ def test_attributes_are_found_by_their_text(session: Session) -> None:
     assert {(row.attributes["tool"], row.attributes["wet"]) for row in rows} == {(3, False)}
     assert attribute_text(None) == "null"
     assert attribute_text("x" * 300) == "x" * 256
+
+
+def test_the_longest_labels_fit_into_every_index(database: Database) -> None:
+    rng = random.Random(0)
+    # Four bytes a character and nothing to compress: the most that a label can take.
+    labels = {
+        name: "".join(chr(rng.randrange(0x1F300, 0x2F800)) for _ in range(128))
+        for name in ("line", "station", "part_id", "lot", "serial")
+    }
+    names = {name: "".join(rng.choices("abcdefghijklmnop", k=64)) for name in ("recipe", "profile")}
+    with database.write() as session:
+        make.add_model(session)
+        make.store(session, [make.row(1, score=1.0, margin=2.0, **labels, **names), make.row(2)])
+    with database.read() as session:
+        wanted = Filter(equal={**labels, **names})
+        assert [row.id for row in search.page(session, wanted, limit=9).rows] == [make.identifier(1)]
+        assert [row.id for row in search.page(session, wanted, limit=9, order="margin").rows] == [
+            make.identifier(1)
+        ]

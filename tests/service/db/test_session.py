@@ -34,6 +34,19 @@ def test_sqlite_is_durable_and_checks_references(tmp_path: Path) -> None:
     database.close()
 
 
+def test_what_is_read_in_one_session_is_of_one_moment(database: Database) -> None:
+    with database.write() as session:
+        make.add_model(session)
+    count = text("SELECT count(*) FROM inspections")
+    with database.read() as reading:
+        before = reading.scalar(count)
+        with database.write() as session:
+            make.store(session, [make.row(1)])
+        assert (before, reading.scalar(count)) == (0, 0)
+    with database.read() as reading:
+        assert reading.scalar(count) == 1
+
+
 def test_references_are_checked(database: Database) -> None:
     with pytest.raises(IntegrityError), database.write() as session:
         make.store(session, [make.row(1, model_hash="b" * 64)])

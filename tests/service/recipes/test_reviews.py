@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from service.db.repository.search import Filter
+from service.db.repository.filters import Filter
 from service.db.session import Database
 from service.db.tables import InspectionRow, ReviewRow
 from service.errors import InspectionError
