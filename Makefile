@@ -5,11 +5,13 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
+WORKERS ?= logical --maxprocesses 4
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 GOAL   := $(or $(firstword $(MAKECMDGOALS)),help)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo venv test slow browser lint types format check bench-batching bench-db clean
+.PHONY: help demo venv test slow browser lint types format check bench bench-batching bench-db bench-service month chaos licenses sbom audit api ops-test promises fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 23
@@ -19,14 +21,14 @@ demo: $(VENV)/.for-running ## train on made-up parts, serve, inspect; Ctrl-C sto
 
 venv: $(VENV)/.for-developing ## create .venv with everything a developer needs
 
-test: $(VENV)/.for-developing ## all tests but the slow ones
-	$(PY) -m pytest
+test: $(VENV)/.for-developing ## all tests but the slow ones, on up to four processors (WORKERS=0: in one process)
+	$(PYTEST)
 
 slow: $(VENV)/.for-developing ## the tests that take minutes, the demo itself among them
-	$(PY) -m pytest -m slow
+	$(PYTEST) -m slow
 
 browser: $(VENV)/.for-developing ## the tests that look at pages in Chromium
-	REQUIRE_BROWSER=1 $(PY) -m pytest -m browser
+	REQUIRE_BROWSER=1 $(PYTEST) -m browser
 
 lint: $(VENV)/.for-developing ## ruff: rules and format
 	$(PY) -m ruff check .
@@ -41,14 +43,47 @@ format: $(VENV)/.for-developing ## let ruff rewrite what it can
 
 check: lint types test ## lint, types and test
 
+bench: $(VENV)/.for-developing ## speed of the engine, large images, training and start, some minutes
+	$(PY) -m deploy.bench.speed $(ARGS)
+
 bench-batching: $(VENV)/.for-developing ## continuous and static batching under load, some minutes
-	$(PY) deploy/bench/batching.py
+	$(PY) -m deploy.bench.batching
+
+bench-service: $(VENV)/.for-developing ## what the service adds to the engine at 20 requests/s of 1 MB, some minutes
+	$(PY) -m deploy.bench.service $(ARGS)
 
 bench-db: $(VENV)/.for-developing ## pages of a million inspections on SQLite and PostgreSQL, some minutes
 	$(PY) -m deploy.bench.db
 
+api: $(VENV)/.for-developing ## write docs/api.md from what the service says of itself
+	$(PY) -m deploy.reference.api
+
+ops-test: $(VENV)/.for-developing ## a whole line on loopback under load and faults, some minutes (ARGS="--seconds 100")
+	$(PY) -m deploy.ops_test $(ARGS)
+
+chaos: $(VENV)/.for-developing ## a line to look at while things go wrong with it at random, five minutes (ARGS="--minutes 2")
+	$(PY) -m deploy.chaos $(ARGS)
+
+licenses: $(VENV)/.for-developing ## write docs/licenses.md from what is installed
+	$(PY) -m deploy.supply.licenses
+
+sbom: $(VENV)/.for-developing ## build/sbom-*.json: the parts of an installation, as CycloneDX
+	$(PY) -m deploy.supply.sbom
+
+audit: $(VENV)/.for-developing ## known vulnerabilities of what is pinned; needs the internet, 75: not all was asked
+	$(PY) -m deploy.supply.audit
+
+month: $(VENV)/.for-developing ## a simulated month with and without retraining, half an hour: ARGS="--data IMAGES"
+	$(PY) -m deploy.month $(ARGS)
+
+promises: $(VENV)/.for-developing ## prove what docs/reliability.md promises, slow tests too, and print the table: ARGS="--only 4 --quick --write"
+	$(PY) -m tests.promises $(ARGS)
+
+fuzz: $(VENV)/.for-developing ## bytes that are nearly right, at the decoder and the API, ten minutes (INLIER_FUZZ_SECONDS)
+	INLIER_FUZZ_SECONDS=$${INLIER_FUZZ_SECONDS:-600} $(PY) -m pytest -p no:cacheprovider tests/service/input/test_fuzz.py
+
 clean: ## remove the environment, the demo and every cache
-	rm -rf $(VENV) .demo .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .bench .month build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp per set of dependencies, so pip runs only when a file that decides about it has changed.

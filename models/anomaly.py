@@ -129,6 +129,12 @@ def verdict(calibrated: float, review: float, reject: float) -> Verdict:
     return Verdict.REVIEW if calibrated < reject else Verdict.REJECT
 
 
+def verdict_codes(calibrated: NDArray[np.float64], review: float, reject: float) -> NDArray[np.int64]:
+    """`verdict` of scores `[N]` -> 0 for PASS, 1 for REVIEW, 2 for REJECT."""
+    passed, reviewed = calibrated < review, calibrated < reject  # also false for not-a-number
+    return np.where(passed, 0, np.where(reviewed, 1, 2)).astype(np.int64)
+
+
 def regions(
     amap: Float, threshold: float, original_size: tuple[int, int], min_area_px: int = 1
 ) -> list[Region]:

@@ -23,6 +23,11 @@ TAPS = (2, 4, 10, 14)
 """Blocks whose output is a feature map: strides 4, 8, 16 and 32 pixels."""
 TAP_CHANNELS = (24, 40, 112, 192)
 STRIDE = 32
+FUSABLE = (
+    *(("_conv_stem", "_bn0"), ("_expand_conv", "_bn0")),
+    *(("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")),
+)
+"""Convolutions, each with the normalisation that follows it at once."""
 
 
 class Block(nn.Module):

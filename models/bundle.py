@@ -11,6 +11,7 @@
     features.onnx              distance of an image from its reconstruction by features, where a profile asks
                                for it; made of the networks above, so it has no weights of its own
     audit.csv                  training images ranked by how much they look like contaminants
+    thumbnails.safetensors     the first of them as small WebP images, by their rank; older bundles have none
     report.html                the training run for a person
     manifest.sig               if somebody signed it: of `manifest.json`; not looked at here
 
@@ -50,6 +51,7 @@ SCHEMA_VERSION = 1
 FILES = ("model.onnx", "model.safetensors", "calibration.safetensors", "audit.csv", "report.html")
 DETECTOR_FILES = ("detector.onnx", "detector.safetensors")
 FEATURES_FILE = "features.onnx"
+THUMBNAILS_FILE = "thumbnails.safetensors"
 SIGNATURE_FILE = "manifest.sig"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -167,9 +169,49 @@ class DetectorInfo(_Model):
     )
 
 
+class Retrained(_Model):
+    """Where a training that went on from an earlier bundle came from, and what it was calibrated on."""
+
+    base: Sha256 = Field(description="the bundle whose recipe, and perhaps weights, it began with")
+    start: Literal["warm", "fresh"] = Field(description="warm: from the base's weights")
+    recipe: str = Field(description="of the service whose inspections it learned from")
+    training_set: Sha256 = Field(description="snapshot of the export")
+    held_out_by: Literal["lot", "day"] | None = Field(
+        default=None, description="None: calibrated on the images it was trained on"
+    )
+    held_out: tuple[str, ...] = Field(default=(), description="lots or days calibrated on, not trained on")
+    held_out_images: int = Field(default=0, ge=0)
+    limits_carried: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda profiles: not profiles,
+        description="profiles whose suggested limits stop as many of the images held out as the base's did",
+    )
+
+
+class Extended(_Model):
+    """Which bundle learned further parts here, and how the earlier ones were kept."""
+
+    base: Sha256
+    old_parts: tuple[str, ...] = Field(description="that the base knew; they keep their labels")
+    strategy: Literal["finetune", "replay", "projection"]
+    old_images_trained_on: int = Field(ge=0)
+
+
 class TrainingData(_Model):
     snapshot: Sha256 = Field(description="sha256 over the sorted content hashes of the training images")
     images: int = Field(ge=1)
+    left_out: int = Field(
+        default=0,
+        ge=0,
+        exclude_if=lambda count: count == 0,
+        description="further images, which a person marked as defective",
+    )
+    trusted: int = Field(
+        default=0,
+        ge=0,
+        exclude_if=lambda count: count == 0,
+        description="of the images, marked as fine by a person",
+    )
     estimated_contamination: float = Field(ge=0, le=1)
     contamination_interval: tuple[float, float] | None = Field(default=None, description="90 %, bootstrap")
     masked_share: float = Field(
@@ -179,6 +221,8 @@ class TrainingData(_Model):
         exclude_if=lambda share: share == 0,
         description="of each image, not inspected",
     )
+    retrained: Retrained | None = Field(default=None, exclude_if=lambda retrained: retrained is None)
+    extended: Extended | None = Field(default=None, exclude_if=lambda extended: extended is None)
 
 
 class Manifest(_Model):
@@ -209,7 +253,7 @@ class Manifest(_Model):
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
         expected = expected_files(self.profiles, detector=self.detector is not None)
-        if set(self.files) != set(expected):
+        if set(self.files) - {THUMBNAILS_FILE} != set(expected):
             raise ValueError(f"files must be exactly {sorted(expected)}")
         if set(self.calibration) != set(self.profiles):
             raise ValueError("every profile needs its calibration, and nothing else may have one")
@@ -253,7 +297,7 @@ class Manifest(_Model):
 
 
 def expected_files(profiles: Mapping[str, Profile], *, detector: bool) -> tuple[str, ...]:
-    """The files beside the manifest in a bundle with these profiles."""
+    """The files beside the manifest in a bundle with these profiles, but for thumbnails."""
     compares = any(profile.map.features != "none" for profile in profiles.values())
     return (*FILES, *(DETECTOR_FILES if detector else ()), *((FEATURES_FILE,) if compares else ()))
 
@@ -310,7 +354,7 @@ def load_bundle(path: Path) -> Bundle:
         )
     present = {entry.name for entry in path.iterdir()}
     expected = {"manifest.json", *FILES, *(DETECTOR_FILES if DETECTOR_FILES[0] in present else ())}
-    expected |= {FEATURES_FILE, SIGNATURE_FILE} & present
+    expected |= {FEATURES_FILE, THUMBNAILS_FILE, SIGNATURE_FILE} & present
     if present != expected:
         missing, extra = sorted(expected - present), sorted(present - expected)
         raise BundleError(

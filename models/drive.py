@@ -32,6 +32,10 @@ Steps = Generator[Ask, Float, Float]
 """A reconstruction under way: Asks out, noise estimates in, estimates of the healthy images at the end."""
 
 
+See = Callable[[Ask, Float], None]
+"""Told of each question of a reconstruction, with its answer."""
+
+
 class Cancelled(Exception):
     """The caller asked to stop between two network calls."""
 
@@ -40,6 +44,19 @@ def check(should_stop: Callable[[], bool] | None, place: str) -> None:
     """Raise Cancelled, naming the place, when `should_stop` answers true."""
     if should_stop is not None and should_stop():
         raise Cancelled(f"stopped {place}")
+
+
+def watched(steps: Steps, see: See) -> Steps:
+    """The same reconstruction, with somebody who looks on."""
+    ask = next(steps)
+    while True:
+        eps = yield ask
+        see(ask, eps)
+        try:
+            ask = steps.send(eps)
+        except StopIteration as end:
+            result: Float = end.value
+            return result
 
 
 def drive(

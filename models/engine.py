@@ -1,7 +1,8 @@
 """The engine: preprocessed images in, anomaly maps and reconstructions out.
 
 `Engine` is the narrow face the service and the evaluator see. `BundleEngine` runs a bundle's profiles
-on any denoiser: those of `models.engine_onnx` serve (no torch), those of `models.engine_torch` train.
+on any denoiser: those of `models.engine_onnx` and `models.engine_openvino` serve (no torch), those of
+`models.engine_torch` train.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.bundle import FEATURES_FILE, Bundle, Manifest
-from models.drive import check
+from models.drive import See, check, watched
 from models.engine_onnx import OnnxDenoiser as OnnxDenoiser  # also reached through here
 from models.engine_onnx import OnnxDetector as OnnxDetector
 from models.engine_onnx import OnnxFeatures as OnnxFeatures
@@ -31,7 +32,7 @@ from models.slots import Slot, Wanted
 from models.tiles import Compare, tiled, tiled_compare
 
 Float = NDArray[np.float32]
-Runtime = Literal["onnx", "torch"]
+Runtime = Literal["onnx", "openvino", "torch"]
 Detect = Callable[[Float], Look]
 """The detector: images `[B, C, H, W]` in [-1, 1] -> what it says of them."""
 MAX_ROWS: dict[Literal["cpu", "gpu"], int] = {"cpu": 16, "gpu": 64}
@@ -91,8 +92,13 @@ class Slots(Protocol):
         """What an image of a profile will ask of the network; KeyError as above."""
         ...
 
-    def begin(self, image: Float, seed: int, profile: str, ignore: Mask | None = None) -> SlotTask:
-        """`image [C, H, W]` in [-1, 1] -> a task that nothing has been done for; KeyError as above."""
+    def begin(
+        self, image: Float, seed: int, profile: str, ignore: Mask | None = None, see: See | None = None
+    ) -> SlotTask:
+        """`image [C, H, W]` in [-1, 1] -> a task that nothing has been done for; KeyError as above.
+
+        `see` is told what the network is asked about the image, as the network sees it, and what it answers.
+        """
         ...
 
     def advance(self, tasks: Sequence[SlotTask], should_stop: Callable[[], bool] | None = None) -> None:
@@ -162,10 +168,13 @@ class BundleEngine:
         spec = self.manifest.profiles[profile]
         return Wanted(min(spec.at_once, self._max_rows), spec.network_calls)
 
-    def begin(self, image: Float, seed: int, profile: str, ignore: Mask | None = None) -> SlotTask:
+    def begin(
+        self, image: Float, seed: int, profile: str, ignore: Mask | None = None, see: See | None = None
+    ) -> SlotTask:
         spec, label = self.manifest.profiles[profile], self.manifest.label(profile)
         small = shrink(image, self.manifest.network.reduce)
-        slot = Slot(reconstruction(self._process, spec, small[None], [seed]), label)
+        steps = reconstruction(self._process, spec, small[None], [seed])
+        slot = Slot(steps if see is None else watched(steps, see), label)
         return Task[RawMap](image, small, profile, ignore, slot, self.foresee(profile))
 
     def advance(self, tasks: Sequence[SlotTask], should_stop: Callable[[], bool] | None = None) -> None:
@@ -198,10 +207,11 @@ class BundleEngine:
 def open_engine(
     bundle: Bundle, runtime: Runtime = "onnx", device: Literal["cpu", "gpu"] = "cpu", threads: int = 0
 ) -> BundleEngine:
-    """An engine for a verified bundle; torch is imported only when `runtime` asks for it.
+    """An engine for a verified bundle; torch and OpenVINO are imported only when `runtime` asks for them.
 
-    Raises EngineError when the GPU is asked for in vain: ONNX Runtime alone would fall back to the CPU
-    in silence, at a hundredth of the speed.
+    Under `openvino` the detector and the features stay with ONNX Runtime, in float32: they cost little, and
+    their distances would lose more. Raises EngineError when the GPU is asked for in vain: ONNX Runtime alone
+    would fall back to the CPU in silence, at a hundredth of the speed. ParityError where OpenVINO differs.
     """
     has_features = FEATURES_FILE in bundle.manifest.files
     if runtime == "torch":
@@ -216,13 +226,29 @@ def open_engine(
         looks = None if bundle.manifest.detector is None else TorchDetector.from_bundle(bundle, device)
         compares = TorchFeatures.from_bundle(bundle, device) if has_features else None
         return BundleEngine(bundle, TorchDenoiser.from_bundle(bundle, device), device, looks, compares)
+    if device == "gpu" and runtime == "openvino":
+        raise EngineError("OpenVINO runs on the CPU here; use --device cpu, or --runtime onnx")
     if device == "gpu" and "CUDAExecutionProvider" not in ort.get_available_providers():
         raise EngineError("this ONNX Runtime has no CUDA; use --device cpu, or install onnxruntime-gpu")
     providers = ["CUDAExecutionProvider"] if device == "gpu" else ["CPUExecutionProvider"]
-    net = OnnxDenoiser(bundle.file("model.onnx"), threads, providers)
+    net: LabelledNet = OnnxDenoiser(bundle.file("model.onnx"), threads, providers)
+    if runtime == "openvino":
+        net = _under_openvino(bundle, net, threads)
     detector = features = None
     if bundle.manifest.detector is not None:
         detector = OnnxDetector(bundle.file("detector.onnx"), threads, providers)
     if has_features:
         features = OnnxFeatures(bundle.file(FEATURES_FILE), threads, providers)
     return BundleEngine(bundle, net, device, detector, features)
+
+
+def _under_openvino(bundle: Bundle, reference: LabelledNet, threads: int) -> LabelledNet:
+    """The network under OpenVINO, found equal to the reference; EngineError where OpenVINO is missing."""
+    try:
+        from models.engine_openvino import OpenVinoDenoiser
+    except ModuleNotFoundError:
+        raise EngineError("OpenVINO is not installed: pip install -c constraints.txt '.[openvino]'") from None
+    net, shape = OpenVinoDenoiser(bundle.file("model.onnx"), threads), bundle.manifest.network
+    side_px = 4 * shape.stride
+    net.check(reference, (shape.channels, side_px, side_px), shape.classes)
+    return net

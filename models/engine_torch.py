@@ -26,7 +26,7 @@ class TorchDenoiser:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: Literal["cpu", "gpu"] = "cpu") -> "TorchDenoiser":
-        return cls(channels_last(_load_net(bundle).to(_device(device))))
+        return cls(channels_last(load_net(bundle).to(_device(device))))
 
     @torch.inference_mode()
     def __call__(self, x: Float, t: Float, label: NDArray[np.int64] | None = None) -> Float:
@@ -46,7 +46,7 @@ class TorchDetector:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: Literal["cpu", "gpu"] = "cpu") -> "TorchDetector":
-        return cls(_load_detector(bundle).to(_device(device)))
+        return cls(load_detector(bundle).to(_device(device)))
 
     @torch.inference_mode()
     def __call__(self, images: Float) -> Look:
@@ -63,10 +63,7 @@ class TorchFeatures:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: Literal["cpu", "gpu"] = "cpu") -> "TorchFeatures":
-        names = {profile.map.features for profile in bundle.manifest.profiles.values()}
-        backbone = None if bundle.manifest.detector is None else _load_detector(bundle).backbone
-        sources = [name for name in names if name != "none"]
-        return cls(feature_distance(sources, _load_net(bundle), backbone).to(_device(device)))
+        return cls(load_features(bundle).to(_device(device)))
 
     @torch.inference_mode()
     def __call__(self, source: FeatureSource, images: Float, reconstructions: Float) -> Float:
@@ -76,17 +73,26 @@ class TorchFeatures:
         return np.asarray(distances[source].cpu().numpy(), dtype=np.float32)
 
 
-def _load_net(bundle: Bundle) -> UNet:
+def load_net(bundle: Bundle) -> UNet:
+    """The trained network of a bundle."""
     net = UNet(UNetConfig.from_dict(bundle.manifest.network.shape()))
     net.load_state_dict(load_file(bundle.file("model.safetensors")))
     return net
 
 
-def _load_detector(bundle: Bundle) -> Detector:
+def load_detector(bundle: Bundle) -> Detector:
+    """The detector of a bundle that has one."""
     assert bundle.manifest.detector is not None
     detector = Detector(DetectorConfig(**bundle.manifest.detector.model_dump(exclude={"backbone"})))
     detector.load_state_dict(load_file(bundle.file("detector.safetensors")))
     return detector
+
+
+def load_features(bundle: Bundle) -> FeatureDistance:
+    """The comparison of features that a bundle's profiles ask for."""
+    names = {profile.map.features for profile in bundle.manifest.profiles.values()}
+    backbone = None if bundle.manifest.detector is None else load_detector(bundle).backbone
+    return feature_distance([name for name in names if name != "none"], load_net(bundle), backbone)
 
 
 def _device(name: Literal["cpu", "gpu"]) -> torch.device:

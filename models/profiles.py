@@ -107,8 +107,19 @@ class OneStepProfile(_Profile):
     kind: Literal["one_step"] = "one_step"
     timesteps: tuple[Timestep, ...] = Field(min_length=1)
     draws: int = Field(default=1, ge=1, le=64)
+    pairs: bool = Field(
+        default=False,
+        exclude_if=lambda pairs: not pairs,  # came later, as above
+        description="every second draw is the one before it, negated",
+    )
     noise: Noise = "gaussian"
     map: MapRecipe = MapRecipe()
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if self.pairs and self.draws % 2:
+            raise ValueError(f"pairs needs an even number of draws, got {self.draws}")
+        return self
 
     @property
     def network_calls(self) -> int:

@@ -176,17 +176,23 @@ def one_step_draws(
     *,
     timesteps: Sequence[float],
     draws: int = 1,
+    pairs: bool = False,
     noise: str = "gaussian",
 ) -> Steps:
     """One-step clean estimates, one for each noise draw and not clipped: `[B, K, draws, C, H, W]`.
 
     An image's draws come in the order of `timesteps`, so the first timestep's do not depend on the others.
+    With `pairs` every second one is the one before it, negated: antithetic variates (Hammersley & Morton
+    1956), whose errors, odd in the noise to first order, cancel in the mean.
     """
     streams, shape = generators(seeds), x0.shape[1:]
     b, k = len(x0), len(timesteps)
     t = np.tile(np.repeat(np.asarray(timesteps, dtype=np.float32), draws), b)  # [B * K * draws]
     abar = column(process.abar(t))
-    eps = np.concatenate([draw_noise([s] * (k * draws), shape, noise) for s in streams])
+    drawn = k * draws // 2 if pairs else k * draws
+    eps = np.concatenate([draw_noise([s] * drawn, shape, noise) for s in streams])
+    if pairs:
+        eps = np.stack([eps, -eps], axis=1).reshape(-1, *shape)
     x_t = q_sample(np.repeat(x0, k * draws, axis=0), eps, abar)
     predicted = yield Ask(x_t, t)
     return predict_x0(x_t, predicted, abar).reshape(b, k, draws, *shape)
@@ -199,6 +205,7 @@ def one_step(
     *,
     timesteps: Sequence[float],
     draws: int = 1,
+    pairs: bool = False,
     noise: str = "gaussian",
 ) -> Steps:
     """One-step clean estimates at several noise levels, all asked for at once with mixed timesteps.
@@ -206,7 +213,9 @@ def one_step(
     Returns `[B, K, C, H, W]` in [-1, 1], the mean over `draws` noise draws for each of the K timesteps.
     Raises KeyError for an unknown noise.
     """
-    clean = yield from one_step_draws(process, x0, seeds, timesteps=timesteps, draws=draws, noise=noise)
+    clean = yield from one_step_draws(
+        process, x0, seeds, timesteps=timesteps, draws=draws, pairs=pairs, noise=noise
+    )
     return np.asarray(np.clip(clean, -1.0, 1.0).mean(axis=2))
 
 

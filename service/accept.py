@@ -15,6 +15,7 @@ from typing import cast
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.decode import Image
+from service import logs, tracing
 from service.access.principal import Principal
 from service.admission import Admission
 from service.db.tables import InspectionRow
@@ -29,6 +30,8 @@ from service.prepare import Handover, Prepared
 from service.queue.base import Bell, Priority, Queue, QueueUnavailable
 from service.recipes.book import RecipeBook
 from service.runner import prepare
+from service.shadow.traffic import Traffic
+from service.tracing import span
 
 log = logging.getLogger(__name__)
 _PUT_S = 1.0
@@ -49,11 +52,12 @@ class Acceptor:
         admission: Admission,
         metrics: Metrics,
         handover: Handover | None,
+        traffic: Traffic,
         strict_recipes: bool = False,
     ) -> None:
         self._queue, self._ledger, self._engines = queue, ledger, engines
         self._decoder, self._metrics, self._handover = decoder, metrics, handover
-        self.admission = admission
+        self.admission, self._traffic = admission, traffic
         self._book, self._strict = RecipeBook(ledger.database), strict_recipes
         self._waiters: dict[str, set[asyncio.Event]] = {}
         bell.listen(self._heard)
@@ -71,11 +75,15 @@ class Acceptor:
             raise RuntimeError("an inspection was removed while its request was repeated")
         with self.admission.place(who) as place:
             data, metadata = await read()
-            accepted = await self._store(data, metadata, key)
+            with self._traffic.live(), span("accept", kind="producer") as traced:
+                accepted = await self._store(data, metadata, key)
+                traced.note(inlier__inspection_id=accepted.row.id, inlier__model=accepted.row.model_hash)
+            logs.note(inspection_id=accepted.row.id, model=accepted.row.model_hash[:12])
             if accepted.replayed:
                 return accepted
             place.keep(accepted.row.id)
-        self._metrics.accepted.inc()
+        origin = self._metrics.station.together(accepted.row.line, accepted.row.station)
+        self._metrics.accepted.labels(*origin).inc()
         await self._enqueue(accepted.row)
         return accepted
 
@@ -124,6 +132,8 @@ class Acceptor:
             "profile": profile,
             "priority": metadata.priority,
             "mask_id": terms.mask_id,
+            "request_id": logs.request_id.get() or None,
+            "trace_parent": tracing.current(),
         }
         row = new_row(image, metadata, columns, digest=digest, key=key, image_bytes=len(data))
         if (budget_ms := self._budget_ms(metadata)) is not None:
@@ -149,7 +159,7 @@ class Acceptor:
         self, model: Model, image: Image, started: float, spent_s: dict[str, float]
     ) -> Prepared | None:
         try:
-            return await prepare(model, image, started, spent_s)
+            return await prepare(model.hash, model.manifest.preprocess, image, started, spent_s)
         except Exception:  # the worker will meet it again, and store it as the inspection's end
             log.debug("an image could not be prepared", exc_info=True)
             return None

@@ -11,14 +11,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.access.principal import Principal
 from service.errors import InspectionError
+from service.ids import id_time
 from service.ledger import Ledger
 from service.metrics import Metrics
-from service.queue.base import Bell
+from service.queue.base import PRIORITIES, Bell, Priority
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -69,8 +72,10 @@ class Admission:
         self._task: asyncio.Task[None] | None = None
         self.closed = False
         bell.listen(self._heard)
+        self._oldest: dict[Priority, datetime] = {}  # when it was accepted, as of the last look
         metrics.queue_depth.set_function(lambda: self.depth)
-        metrics.queue_oldest.set_function(self._oldest_s)
+        for priority in PRIORITIES:
+            metrics.queue_oldest.labels(priority).set_function(partial(self._oldest_s, priority))
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._look(), name="admission")
@@ -128,8 +133,9 @@ class Admission:
             self._elsewhere -= 1
         self._rate.ended(len(self._held) + self._elsewhere)
 
-    def _oldest_s(self) -> float:
-        return max((time.monotonic() - since for _, since in self._held.values()), default=0.0)
+    def _oldest_s(self, priority: Priority) -> float:
+        since = self._oldest.get(priority)
+        return 0.0 if since is None else max(0.0, (datetime.now(UTC) - since).total_seconds())
 
     async def _look(self) -> None:
         while True:
@@ -140,6 +146,8 @@ class Admission:
                 log.warning("the backlog cannot be read for now: %s", error)
             else:
                 self._compare({identifier for identifier, _ in pending}, asked)
+                # Newest first, so that the oldest of each priority stands.
+                self._oldest = {priority: id_time(identifier) for identifier, priority in reversed(pending)}
             await asyncio.sleep(_LOOK_S)
 
     def _compare(self, pending: set[str], asked: float) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
@@ -22,25 +21,51 @@ from service.api import (
     recipes,
     reviews,
     session,
+    shadows,
     thresholds,
+    training_audit,
+    training_runs,
     users,
     webhooks,
 )
 from service.api.deps import Services
+from service.drift.watch import DriftWatch
 from service.errors import install_handlers
+from service.gauges import Gauges
 from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestContext
 from service.outbox.dispatcher import Dispatcher
 from service.outbox.senders import Senders
 from service.recipes.book import RecipeBook
-from service.review import inspection, overview, pages, preferences, queue, shell, signin
+from service.review import (
+    admin,
+    audit_page,
+    inspection,
+    mask_pages,
+    model_pages,
+    overview,
+    pages,
+    preferences,
+    queue,
+    runs_page,
+    shadow_page,
+    shell,
+    signin,
+    threshold_pages,
+    trial,
+)
 from service.runtime import open_runtime, open_store
 from service.settings import Settings
+from service.trials import Trials
+from service.version import installed_version
 
+_BEYOND_S = 1.0  # images have a limit of their own, which should be the one that is met
 _ROUTERS = (
-    *(inspections, artifacts, reviews, recipes, thresholds, masks, models),
+    *(inspections, artifacts, reviews, recipes, thresholds, masks),
+    *(models, training_audit, training_runs, shadows),
     *(webhooks, keys, users, session, audit, operations),
-    *(overview, queue, pages, inspection, signin, preferences),
+    *(overview, queue, pages, inspection, threshold_pages, mask_pages),
+    *(runs_page, model_pages, audit_page, shadow_page, trial, admin, signin, preferences),
 )
 
 
@@ -49,7 +74,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
 
     The lifespan raises StartupError, with a message for the person at the terminal, when it cannot start.
     """
-    metrics = Metrics()
+    metrics = Metrics(runs=bool(settings.workers_inside))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -64,8 +89,22 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
             await asyncio.to_thread(RecipeBook(ledger.database).ensure_default)
             await asyncio.to_thread(access.greet, ledger.database)
             outbox.start()
-            services = Services(settings, runtime, metrics, outbox, shell.environment(), access, ready=True)
+            drift = DriftWatch(ledger.database, runtime.engines)
+            services = Services(
+                settings,
+                runtime,
+                metrics,
+                outbox,
+                shell.environment(),
+                access,
+                Trials(runtime),
+                drift,
+                ready=True,
+            )
             app.state.services = services
+            gauges = Gauges(ledger.database, runtime.engines, drift, metrics)
+            stack.push_async_callback(gauges.close)
+            gauges.start()
             metrics.ready.set(1)
             yield
             app.state.services.ready = False
@@ -73,7 +112,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
 
     app = FastAPI(
         title="Inlier",
-        version=_version(),
+        version=installed_version(),
         description="Industrial anomaly inspection: post an image of a part, get a verdict and see why.",
         lifespan=lifespan,
         docs_url=None,
@@ -89,14 +128,9 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     app.state.error_page = shell.error_page
     operations.describe_api(app)
     app.add_middleware(Gate)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_body_bytes, longest_s=settings.body_timeout_s + _BEYOND_S
+    )
     app.add_middleware(KnownHosts, hosts=allowed_hosts(settings.allowed_hosts, settings.host))
     app.add_middleware(RequestContext, metrics=metrics)  # added last: outermost
     return app
-
-
-def _version() -> str:
-    try:
-        return version("inlier")
-    except PackageNotFoundError:  # run from a checkout that was not installed
-        return "0"

@@ -2,13 +2,15 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load
 
-from models.bundle import Bundle, BundleError, sha256_file
+from models.bundle import THUMBNAILS_FILE, Bundle, BundleError, sha256_file
 from service.db.tables import ModelRow
 from service.errors import InspectionError, StartupError
 from service.signatures import load_trusted
@@ -70,20 +72,57 @@ def _check_format(file: Path) -> None:
 def read_file(row: ModelRow, name: str) -> bytes:
     """A file of a registered bundle, as it was registered; InspectionError 404 when it is gone or changed."""
     expected = (row.manifest or {}).get("files", {}).get(name)
-    file = Path(row.path) / name
     try:
-        if not row.path or expected is None or file.is_symlink() or sha256_file(file) != expected:
+        if not row.path or expected is None:
             raise OSError
-        return file.read_bytes()
+        return _verified(Path(row.path) / name, expected)
     except OSError:
-        detail = f"{name} of model {row.hash[:12]} is not where the bundle was registered, or was changed"
-        raise InspectionError(404, "bundle-file-missing", detail) from None
+        raise _gone(row, name) from None
 
 
-def audit_rows(data: bytes) -> list[dict[str, Any]]:
+def _verified(file: Path, expected: str) -> bytes:
+    """OSError when the file is another than it was."""
+    if file.is_symlink() or sha256_file(file) != expected:
+        raise OSError
+    return file.read_bytes()
+
+
+def _gone(row: ModelRow, name: str) -> InspectionError:
+    detail = f"{name} of model {row.hash[:12]} is not where the bundle was registered, or was changed"
+    return InspectionError(404, "bundle-file-missing", detail)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A training image in the order of suspicion."""
+
+    rank: int  # from 1
+    image: str  # its name
+    score: float  # calibrated
+    sha256: str | None  # of the file, in bundles that say so
+
+
+def audit(row: ModelRow) -> list[Suspect]:
     """`audit.csv`: training images, the most suspicious first."""
-    found = csv.DictReader(io.StringIO(data.decode("utf-8")))
+    found = csv.DictReader(io.StringIO(read_file(row, "audit.csv").decode("utf-8")))
     return [
-        {"rank": int(row["rank"]), "image": row["image"], "score": float(row["calibrated_score"])}
-        for row in found
+        Suspect(int(each["rank"]), each["image"], float(each["calibrated_score"]), each.get("sha256") or None)
+        for each in found
     ]
+
+
+def thumbnails(row: ModelRow) -> Sequence[bytes]:
+    """The pictures of the first training images, WebP; none in bundles from before there were any."""
+    expected = (row.manifest or {}).get("files", {}).get(THUMBNAILS_FILE)
+    if expected is None:
+        return ()
+    try:
+        return _pictures(Path(row.path) / THUMBNAILS_FILE, expected)
+    except (OSError, SafetensorError, KeyError):
+        raise _gone(row, THUMBNAILS_FILE) from None
+
+
+@lru_cache(maxsize=4)  # a sheet asks for two hundred, one by one
+def _pictures(file: Path, expected: str) -> Sequence[bytes]:
+    found = load(_verified(file, expected))
+    return [found[str(rank)].tobytes() for rank in range(1, len(found) + 1)]

@@ -12,13 +12,17 @@ import click
 
 from service.access.keys_cli import keys
 from service.access.users_cli import users
+from service.backup.command import backup, restore
 from service.camera.commands import simulate, watch
-from service.commands import STORE, guarded, options, settings_from
+from service.commands import STORE, guarded, options, settings_from, traced
 from service.db.commands import db
 from service.errors import StartupError
 from service.model_commands import models
+from service.msa.commands import msa
 from service.prune_command import prune
+from service.retraining.commands import list_runs, retrain, schedule
 from service.settings import Settings
+from service.training.command import export_training
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -38,7 +42,16 @@ def serve(**flags: Any) -> None:
     *("bundle", "trusted_keys", *STORE, "host", "metrics_port"),
     *("redis_url", "lease_s", "max_attempts", "sweep_s"),
     *("runtime", "device", "threads", "profile", "max_pixels", "decode_processes", "decode_timeout_s"),
-    *("batching", "batch_size", "batch_delay_ms", "shutdown_grace_s", "log_level", "log_format"),
+    *(
+        "batching",
+        "batch_size",
+        "batch_delay_ms",
+        "shadow_backlog",
+        "shutdown_grace_s",
+        "log_level",
+        "log_format",
+        "traces",
+    ),
 )
 def worker(**flags: Any) -> None:
     """Run the model for `serve --workers-inside 0`; start as many as there are GPUs."""
@@ -48,18 +61,26 @@ def worker(**flags: Any) -> None:
         # Imported late: these import OpenCV, whose pixel limit `settings_from` has put into the environment.
         from service import worker_main
 
-        asyncio.run(worker_main.run(settings))
+        with traced(settings, "worker"):
+            asyncio.run(worker_main.run(settings))
 
     guarded(run)
 
 
 cli.add_command(db)
 cli.add_command(prune)
+cli.add_command(backup)
+cli.add_command(restore)
+cli.add_command(export_training)
 cli.add_command(watch)
 cli.add_command(simulate)
 cli.add_command(keys)
 cli.add_command(users)
 cli.add_command(models)
+cli.add_command(retrain)
+cli.add_command(schedule)
+cli.add_command(list_runs)
+cli.add_command(msa)
 
 
 def main() -> None:
@@ -105,11 +126,14 @@ def _serve(settings: Settings) -> None:
     listener = _listen(settings.host, settings.port)
     stop = _Stop()
     app = create_app(settings)
-    asyncio.run(_run(app, settings, listener, stop))
+    with traced(settings, "api"):
+        asyncio.run(_run(app, settings, listener, stop))
 
 
 async def _run(app: Any, settings: Settings, listener: socket.socket, stop: _Stop) -> None:
     import uvicorn
+
+    from service.protocol import patient
 
     class Server(uvicorn.Server):
         asked_at = math.inf
@@ -134,6 +158,7 @@ async def _run(app: Any, settings: Settings, listener: socket.socket, stop: _Sto
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
         server_header=False,
+        http=patient(settings.body_timeout_s),
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
     )
     async with app.router.lifespan_context(app):

@@ -2,16 +2,21 @@
 
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
 
-from service import logs
+from service import logs, tracing
 from service.errors import StartupError
 from service.settings import Settings, limit_opencv, settings_problem
+
+if TYPE_CHECKING:
+    from service.blobs import BlobStore
+    from service.db.session import Database
 
 _EXIT_STARTUP = 2
 STORE = (
@@ -63,6 +68,46 @@ def settings_from(flags: dict[str, Any]) -> Settings:
     limit_opencv(settings.max_pixels)
     logs.configure(settings.log_level, settings.log_format)
     return settings
+
+
+@contextmanager
+def traced(settings: Settings, role: str) -> "Iterator[None]":
+    """Traces for as long as a process runs, if the settings want them."""
+    if settings.traces == "otlp":
+        tracing.start(role)
+    try:
+        yield
+    finally:
+        tracing.stop()
+
+
+def existing(flags: dict[str, Any]) -> Settings:
+    """Settings from the flags, for what works on the data of a service; StartupError where there are none."""
+    settings = settings_from(flags)
+    if settings.database_url is None and not settings.data.is_dir():
+        raise StartupError(f"there is no data folder {settings.data}; see --data")
+    return settings
+
+
+@contextmanager
+def opened(settings: Settings, failed: str) -> "Iterator[tuple[Database, BlobStore]]":
+    """The upgraded database and the blobs; `failed` begins what is said when they cannot be used."""
+    # Imported late: only commands that need it wait for SQLAlchemy.
+    from sqlalchemy.exc import DatabaseError
+
+    from service.blobs import BlobsUnavailable
+    from service.blobs.open import open_blobs
+    from service.db.session import Database
+
+    database = Database(settings.url)
+    try:
+        database.migrate()
+        yield database, open_blobs(settings, alone=False)
+    except (DatabaseError, BlobsUnavailable) as error:
+        reason = error.orig if isinstance(error, DatabaseError) else error
+        raise StartupError(f"{failed}: {reason}") from None
+    finally:
+        database.close()
 
 
 def guarded(run: Callable[[], None]) -> None:

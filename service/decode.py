@@ -7,6 +7,7 @@ processes with a memory limit and a time limit each (`service.decode_worker`); o
 import asyncio
 import json
 import logging
+import math
 import os
 import select
 import subprocess
@@ -15,6 +16,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+import cv2
 import numpy as np
 
 from models import decode as decoding
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 _FORMATS = "send a PNG, JPEG, BMP, TIFF or WebP image with 8 or 16 bits per channel"
 _BYTES_PER_PIXEL = 3 * 2 * 4  # colour, 16 bit, and the copies that turning it into RGB takes
 _BASE_BYTES = 256 * 1024**2
+_HEAD_BYTES = 1 << 16
 _ERRORS = {error.__name__: error for error in (DecodeError, TooManyPixels, TooSmall, UnsupportedFormat)}
 
 
@@ -35,7 +38,7 @@ class DecoderDied(RuntimeError):
 
 
 class Decoder:
-    """A pool of decoding processes, started when first needed; with `processes` 0, threads of this one."""
+    """A pool of decoding processes, started by `warm_up` or when needed; with `processes` 0, threads."""
 
     def __init__(self, max_pixels: int, processes: int = 2, timeout_s: float = 10.0) -> None:
         self._max_pixels, self._processes, self._timeout_s = max_pixels, processes, timeout_s
@@ -47,6 +50,17 @@ class Decoder:
         """Decode one image; InspectionError 415 (format), 413 (too large) or 422 (damaged, too small)."""
         async with self._slots:
             return await asyncio.to_thread(self._decode_or_explain, data)
+
+    async def warm_up(self) -> None:
+        """Start the processes and decode an image in each, so that no request waits for that."""
+        data = cv2.imencode(".png", np.zeros((8, 8, 3), dtype=np.uint8))[1].tobytes()
+        if not self._processes:
+            await asyncio.to_thread(decoding.decode, data, max_pixels=self._max_pixels)
+            return
+        starts = [asyncio.to_thread(self._start_and_ask, data) for _ in range(self._processes)]
+        for outcome in await asyncio.gather(*starts, return_exceptions=True):
+            if isinstance(outcome, BaseException):  # it is replaced when it is needed
+                log.warning("a decoding process did not start in time: %s", outcome)
 
     def close(self) -> None:
         while self._free:
@@ -87,6 +101,9 @@ class Decoder:
             if process.alive:
                 return self._ask(process, data)
             process.end()
+        return self._start_and_ask(data)
+
+    def _start_and_ask(self, data: bytes) -> Image:
         memory = _BASE_BYTES + len(data) + _BYTES_PER_PIXEL * self._max_pixels
         return self._ask(_Process(self._max_pixels, memory), data)
 
@@ -97,14 +114,29 @@ class Decoder:
             process.end()
             log.warning("a decoding process was replaced: %s", error)
             raise DecoderDied(str(error)) from None
-        if head.get("error") == OUT_OF_MEMORY:
+        if head.get("last"):
             process.end()
-            raise MemoryError(head["detail"])
-        self._free.append(process)
+        else:
+            self._free.append(process)
         if "error" in head:
+            if head["error"] == OUT_OF_MEMORY:
+                raise MemoryError(head["detail"])
             raise _ERRORS.get(head["error"], DecodeError)(head["detail"])
         pixels = np.frombuffer(body, dtype=head["dtype"]).reshape(head["shape"])
         return Image(pixels, head["media_type"])
+
+
+def _checked(text: bytes | bytearray, max_pixels: int) -> dict[str, Any]:
+    """The head of an answer; a decoder that was taken over may say anything. DecoderDied if it does."""
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
+        head: dict[str, Any] = json.loads(text)
+        if {"error", "detail"} <= head.keys() and isinstance(head["error"], str):
+            return {**head, "detail": str(head["detail"])}
+        height, width, channels = shape = head["shape"]
+        known = all(type(side) is int and side > 0 for side in shape) and channels in (1, 3)
+        if known and height * width <= max_pixels and head["dtype"] in ("uint8", "uint16"):
+            return {**head, "media_type": str(head["media_type"])[:64]}
+    raise DecoderDied("its decoder answered with something else")
 
 
 class _Process:
@@ -123,6 +155,7 @@ class _Process:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._into, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        self._max_pixels = max_pixels
         for end in (self._into, self._out):
             os.set_blocking(end, False)
 
@@ -135,12 +168,13 @@ class _Process:
         deadline = time.monotonic() + timeout_s
         for part in (LENGTH.pack(len(data)), data):
             self._write(part, deadline)
-        head: dict[str, Any] = json.loads(
-            self._read(HEAD.unpack(self._read(HEAD.size, deadline))[0], deadline)
-        )
+        (length,) = HEAD.unpack(self._read(HEAD.size, deadline))
+        if length > _HEAD_BYTES:
+            raise DecoderDied("its decoder answered with something else")
+        head = _checked(self._read(length, deadline), self._max_pixels)
         if "error" in head:
             return head, bytearray()
-        size = int(np.prod(head["shape"], dtype=np.int64)) * np.dtype(head["dtype"]).itemsize
+        size = math.prod(head["shape"]) * np.dtype(head["dtype"]).itemsize
         return head, self._read(size, deadline)
 
     def end(self) -> None:

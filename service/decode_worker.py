@@ -2,7 +2,7 @@
 
 Reads requests from standard input and answers on standard output until the input ends, which it also does
 when the service dies. Request: 8 bytes length, image bytes. Answer: 4 bytes length of a JSON head, the head
-(`{"shape", "dtype", "media_type"}` or `{"error", "detail"}`), then the pixels.
+(`{"shape", "dtype", "media_type"}` or `{"error", "detail"}`), then the pixels. With `"last": true` it ends.
 """
 
 import json
@@ -22,22 +22,33 @@ def main(max_pixels: int, memory_bytes: int) -> None:
     import cv2  # before the limit: libraries map more than they use
 
     from models.decode import DecodeError, decode
+    from service.overheard import Overheard
 
     cv2.setNumThreads(1)
     limit_memory(memory_bytes)
+    overheard = Overheard()
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while header := source.read(LENGTH.size):
         try:
             data = source.read(LENGTH.unpack(header)[0])
-            image = decode(data, max_pixels=max_pixels)
+            with overheard.listening():
+                image = decode(data, max_pixels=max_pixels)
+            if (damage := overheard.damage()) is not None:
+                raise DecodeError(f"the {image.media_type} data is damaged: {damage}")
         except DecodeError as error:
-            _answer(sink, {"error": type(error).__name__, "detail": str(error)})
+            last = overheard.overflowed
+            _answer(sink, {"error": type(error).__name__, "detail": str(error), "last": last})
+            if last:
+                return
             continue
         except MemoryError as error:
-            _answer(sink, {"error": OUT_OF_MEMORY, "detail": str(error)})
-            return  # the next image gets a process whose memory is not in pieces
+            # The next image gets a process whose memory is not in pieces.
+            _answer(sink, {"error": OUT_OF_MEMORY, "detail": str(error), "last": True})
+            return
         head = {"shape": image.pixels.shape, "dtype": image.pixels.dtype.name, "media_type": image.media_type}
-        _answer(sink, head, image.pixels.data.cast("B"))
+        _answer(sink, {**head, "last": overheard.overflowed}, image.pixels.data.cast("B"))
+        if overheard.overflowed:
+            return
         del image
 
 

@@ -71,4 +71,11 @@ class Ending:
             return
         self._metrics.score.labels(recipe).observe(row.score)
         for stage, spent_ms in row.latency_ms.items():
-            self._metrics.stage.labels(stage).observe(spent_ms / 1000)
+            self._metrics.stage.labels(stage).observe(spent_ms / 1000, {"inspection_id": row.id})
+        origin = self._metrics.station.together(row.line, row.station)
+        for metric, value in (
+            (self._metrics.brightness, row.brightness),
+            (self._metrics.sharpness, row.sharpness),
+        ):
+            if value is not None:
+                metric.labels(*origin).observe(value)

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from models.bundle import Bundle, BundleError, Manifest
@@ -34,6 +36,14 @@ class Model:
         """What a row says of the model."""
         name, version = self.manifest.name, self.manifest.version
         return {"model_hash": self.hash, "model_name": name, "model_version": version}
+
+    @property
+    def created(self) -> float:
+        """When it was trained, in seconds since 1970; NaN if its manifest says it in no way we know."""
+        try:
+            return datetime.fromisoformat(self.manifest.created_at).timestamp()
+        except ValueError:
+            return math.nan
 
 
 def verified(path: Path, trusted_keys: Path | None = None) -> Bundle:
@@ -70,19 +80,20 @@ def own_bundle(settings: Settings) -> Bundle:
     return bundle
 
 
+def opened(bundle: Bundle, settings: Settings) -> Engine:
+    """The engine of a bundle; StartupError if it does not run here."""
+    try:
+        return open_engine(bundle, settings.runtime, settings.device, settings.threads)
+    except Exception as error:  # each runtime has its own for a missing driver or a bad graph
+        flags = f"--runtime {settings.runtime} --device {settings.device}"
+        raise StartupError(f"the model cannot be opened with {flags}: {_line(error)}") from None
+
+
 async def start(bundle: Bundle, settings: Settings, profile: str, make: MakeBatcher | None) -> Model:
     """A model that serves; without `make` only what is known of it. StartupError if it does not run here."""
     if make is None:
         return Model(bundle.manifest, bundle.hash)
-
-    def opened() -> Engine:
-        try:
-            return open_engine(bundle, settings.runtime, settings.device, settings.threads)
-        except Exception as error:  # each runtime has its own for a missing driver or a bad graph
-            flags = f"--runtime {settings.runtime} --device {settings.device}"
-            raise StartupError(f"the model cannot be opened with {flags}: {_line(error)}") from None
-
-    return await adopt(await asyncio.to_thread(opened), settings, profile, make)
+    return await adopt(await asyncio.to_thread(opened, bundle, settings), settings, profile, make)
 
 
 async def adopt(engine: Engine, settings: Settings, profile: str, make: MakeBatcher) -> Model:

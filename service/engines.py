@@ -42,6 +42,7 @@ class EnginePool:
         self._models: dict[str, Model] = {}
         self._plan: Mapping[str, Wish] = {}
         self._serving: dict[str, str] = {}  # recipe -> hash, where it is not the service's own
+        self._shown: set[tuple[str, str, str, str]] = set()  # labels of `inlier_recipe_model_info`
         self._unusable: dict[str, str] = {}  # hash -> why it could not be loaded
         self._lock = asyncio.Lock()
         self._follower: asyncio.Task[None] | None = None
@@ -99,6 +100,14 @@ class EnginePool:
         """What the recipe says, as of the last look at the database."""
         return self._plan.get(recipe, _NO_WISH)
 
+    def shadows(self) -> Mapping[str, str]:
+        """The hashes of the recipes' shadows, by recipe."""
+        return {
+            recipe: wish.shadow_hash
+            for recipe, wish in self._plan.items()
+            if wish.shadow_hash is not None and wish.shadow_hash != self.serving(recipe).hash
+        }
+
     def profile(self, recipe: str, asked: str | None) -> str:
         """The profile to run; InspectionError 422 for one that the recipe's bundle does not have."""
         manifest = self.serving(recipe).manifest
@@ -146,6 +155,7 @@ class EnginePool:
                 model_life.activate(
                     session, who, recipe, model_hash, previous=previous, why=why, action=action
                 )
+                models.set_state(session, self.own.hash, "active")  # it inspects what names no other
 
         await asyncio.to_thread(store)
         await self._follow_plan()
@@ -185,7 +195,18 @@ class EnginePool:
             if known is not None:
                 serving[recipe] = known
         self._plan, self._serving = plan, serving
+        self._show_serving()
         await self._drop_unused()
+
+    def _show_serving(self) -> None:
+        """Which model inspects which recipe, for the dashboards."""
+        names = {"default", *self._plan}
+        shown = {(self._metrics.recipe(name), *_labels(self.serving(name))[:3]) for name in names}
+        for labels in self._shown - shown:
+            self._metrics.recipe_model.remove(*labels)
+        for labels in shown:
+            self._metrics.recipe_model.labels(*labels).set(1)
+        self._shown = shown
 
     def _read_plan(self) -> Mapping[str, Wish]:
         with self._database.read() as session:
@@ -199,6 +220,7 @@ class EnginePool:
             del self._models[model.hash]
             with suppress(KeyError):
                 self._metrics.model.remove(*_labels(model))
+                self._metrics.model_created.remove(*_labels(model)[:3])
             if model.batcher is not None:
                 await model.batcher.close(_CLOSE_S)
             log.info("dropped model %s", model.hash[:12])
@@ -224,6 +246,7 @@ class EnginePool:
     def _add(self, model: Model) -> None:
         self._models[model.hash] = model
         self._metrics.model.labels(*_labels(model)).set(1)
+        self._metrics.model_created.labels(*_labels(model)[:3]).set(model.created)
 
     async def _start(self, bundle: Bundle) -> Model:
         profile = self.default_profile("", bundle.manifest)

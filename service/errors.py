@@ -90,11 +90,20 @@ def problem(scope: Mapping[str, Any], error: InspectionError) -> Response:
     return ProblemResponse(body, error.status, headers)
 
 
+def _disk_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
+
+
+def wants_storage(error: Exception) -> bool:
+    """Whether a full disk, or a store that does not answer, is all that was wrong."""
+    return _disk_full(error) or isinstance(error, BlobsUnavailable)
+
+
 def as_inspection_error(error: Exception) -> InspectionError:
     """Any exception as a problem: full disks and unreachable databases are told apart from our own bugs."""
     if isinstance(error, InspectionError):
         return error
-    full = isinstance(error, OSError) and error.errno in _DISK_FULL
+    full = _disk_full(error)
     if isinstance(error, OperationalError):
         full = any(words in str(error.orig) for words in _FULL)
         if not full:

@@ -7,17 +7,23 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+_noted: ContextVar[dict[str, str]] = ContextVar("noted", default={})  # noqa: B039 - never changed in place
 address: ContextVar[str] = ContextVar("address", default="")  # of the client whose request is answered
 _PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    """What `extra=` added, and the id of the request being answered."""
+    """What `extra=` added, the id of the request being answered, and what `note` said of the work at hand."""
     found = {name: value for name, value in vars(record).items() if name not in _PLAIN}
     if request_id.get():
         found.setdefault("request_id", request_id.get())
-    return found
+    return {**_noted.get(), **found}
+
+
+def note(**fields: str | None) -> None:
+    """Let every further line of this task say `fields`; tasks and threads started from it say them, too."""
+    _noted.set({**_noted.get(), **{name: value for name, value in fields.items() if value is not None}})
 
 
 class JsonFormatter(logging.Formatter):

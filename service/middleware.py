@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import re
 import time
 import uuid
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import InspectionError, as_inspection_error, problem
 from service.logs import address, request_id
 from service.metrics import Metrics
+from service.tracing import Span, span
 
 log = logging.getLogger(__name__)
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -62,26 +64,30 @@ class RequestContext:
                     headers.setdefault("Strict-Transport-Security", _HTTPS_ONLY)
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            log.debug("the client went away while it was sending")
-        except Exception as error:
-            known = as_inspection_error(error)
-            if known.status == 500 or status:
-                log.exception("request failed")
-            if status:  # too late for a problem document: break the connection off instead
-                raise
-            await problem(scope, known)(scope, receive, send_with_headers)
-        finally:
-            self._record(scope, status, time.monotonic() - started)
-            request_id.reset(token)
-            address.reset(came_from)
+        parent = Headers(scope=scope).get("traceparent")
+        with span(scope["method"], kind="server", parent=parent, inlier__request_id=identifier) as traced:
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except ClientDisconnect:
+                log.debug("the client went away while it was sending")
+            except Exception as error:
+                known = as_inspection_error(error)
+                if known.status == 500 or status:
+                    log.exception("request failed")
+                if status:  # too late for a problem document: break the connection off instead
+                    raise
+                await problem(scope, known)(scope, receive, send_with_headers)
+            finally:
+                self._record(scope, status, time.monotonic() - started, traced)
+                request_id.reset(token)
+                address.reset(came_from)
 
-    def _record(self, scope: Scope, status: int, spent_s: float) -> None:
+    def _record(self, scope: Scope, status: int, spent_s: float, traced: Span) -> None:
         # The template of the route, never the path: paths carry ids.
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
+        traced.name(f"{method} {route}")
+        traced.note(http__request__method=method, http__route=route, http__response__status_code=status)
         self._metrics.requests.labels(method, route, str(status)).observe(spent_s)
         if (code := scope["state"].get("problem_code")) is not None:
             self._metrics.rejections.labels(code).inc()
@@ -96,16 +102,17 @@ class RequestContext:
         )
 
 
-class _TooLarge(Exception):
-    pass
+class _Refused(Exception):
+    """Ends the reading of a body."""
 
 
 class BodyLimit:
-    """413 for bodies over the limit, by Content-Length before reading and by counting for chunked ones."""
+    """413 for bodies over the limit, by Content-Length before reading and by counting for chunked ones; 408
+    for those that take longer than `longest_s` to arrive."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, longest_s: float = math.inf) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._max_bytes, self._longest_s = max_bytes, longest_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,36 +120,60 @@ class BodyLimit:
             return
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            await self._refuse(scope, receive, send, more=True)
+            await self._refuse(scope, receive, send, self._too_large(), more=True)
             return
         counted, started, more = 0, False, True
+        refused: InspectionError | None = None
+        until = time.monotonic() + self._longest_s
 
         async def receive_counted() -> Message:
-            nonlocal counted, more
-            message = await receive()
+            nonlocal counted, more, refused
+            if refused is not None:
+                raise _Refused
+            if not more or self._longest_s == math.inf:
+                message = await receive()
+            else:
+                try:
+                    message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+                except TimeoutError:
+                    refused = self._too_slow()
+                    raise _Refused from None
             more = message.get("more_body", False)
             counted += len(message.get("body", b""))
             if counted > self._max_bytes:
-                raise _TooLarge
+                refused = self._too_large()
+                raise _Refused
             return message
 
         async def send_noted(message: Message) -> None:
             nonlocal started
+            if refused is not None and not started:
+                return  # whoever read the body made an answer of its own of that
             started = True
             await send(message)
 
         try:
             await self._app(scope, receive_counted, send_noted)
-        except _TooLarge:
+        except _Refused:
             if started:
                 raise
-            await self._refuse(scope, receive, send, more)
+        if refused is not None and not started:
+            await self._refuse(scope, receive, send, refused, more and refused.status == 413)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, more: bool) -> None:
+    def _too_large(self) -> InspectionError:
         detail = (
             f"the request body is larger than the {self._max_bytes} bytes allowed (INLIER_MAX_BODY_BYTES)"
         )
-        response = problem(scope, InspectionError(413, "body-too-large", detail))
+        return InspectionError(413, "body-too-large", detail)
+
+    def _too_slow(self) -> InspectionError:
+        detail = "the request did not arrive in time (INLIER_BODY_TIMEOUT_S); send it again"
+        return InspectionError(408, "upload-too-slow", detail)
+
+    async def _refuse(
+        self, scope: Scope, receive: Receive, send: Send, error: InspectionError, more: bool
+    ) -> None:
+        response = problem(scope, error)
         start: Message = {
             "type": "http.response.start",
             "status": response.status_code,

@@ -108,6 +108,26 @@ def rollback_model(recipe: str, why: str, **flags: Any) -> None:
     on_database(flags, run)
 
 
+@models.command("shadow")
+@click.argument("hash_", metavar="HASH")
+@click.option("--recipe", default="default", show_default=True, help="whose images it is to score")
+@click.option("--end", is_flag=True, help="end it, and keep its scores")
+@_why
+@database_options
+def shadow_model(hash_: str, recipe: str, end: bool, why: str, **flags: Any) -> None:
+    """Let a registered bundle score a recipe's live images beside the one that inspects them."""
+
+    def run(session: Session) -> Iterable[str]:
+        from service import model_life as life
+
+        row, serves = _find(session, hash_), model_life.active(session, recipe)
+        life.shadow(session, me(), row.hash, recipe, serves=serves, on=not end, why=why)
+        does = "is shadowed no longer" if end else "is shadowed"
+        return [f"recipe {recipe} {does} by {row.name} {row.version} ({row.hash})"]
+
+    on_database(flags, run)
+
+
 def _activate(
     flags: dict[str, Any], session: Session, recipe: str, row: ModelRow, why: str, action: str
 ) -> Iterable[str]:

@@ -46,6 +46,40 @@ def activate(
     outbox.announce(session, "model.activated", recipe, {**told, "who": who.name})
 
 
+def shadow(
+    session: Session, who: Principal, model_hash: str, recipe: str, *, serves: str | None, on: bool, why: str
+) -> None:
+    """Let a model shadow a recipe, in the place of another, or end that.
+
+    InspectionError 409 for the one that `serves` the recipe, or that does not shadow it.
+    """
+    model_life.need(session, model_hash)
+    row = recipes.need(session, recipe, lock=True)
+    if on and model_hash == (row.model_hash or serves):
+        detail = f"model {model_hash[:12]} inspects recipe {recipe} itself"
+        raise InspectionError(409, "model-active", detail)
+    if not on and row.shadow_hash != model_hash:
+        detail = f"model {model_hash[:12]} does not shadow recipe {recipe}"
+        raise InspectionError(409, "not-a-shadow", detail)
+    previous = row.shadow_hash
+    recipes.change(session, row, {"shadow_hash": model_hash if on else None})
+    if previous is not None and (not on or previous != model_hash):
+        _tell(session, who, recipe, previous, model_life.UNSHADOWED, why)
+    if on:
+        _tell(session, who, recipe, model_hash, model_life.SHADOWED, why)
+
+
+def _tell(session: Session, who: Principal, recipe: str, model_hash: str, action: str, why: str) -> None:
+    """A shadow began or ended: the model's state, its history, the audit log, and a message."""
+    model = model_life.need(session, model_hash)
+    if model.state != "active":
+        model.state = "shadow" if models.shadows_any(session, model_hash) else "candidate"
+    models.note(session, recipe, model_hash, None, action, who.name, why)
+    told = {"recipe": recipe, "model_hash": model_hash, "why": why}
+    audit.record(session, who, f"models.{action}", f"recipe/{recipe}", told)
+    outbox.announce(session, f"model.{action}", recipe, {**told, "who": who.name})
+
+
 class ModelBook:
     """All models of a database."""
 
@@ -85,29 +119,12 @@ class ModelBook:
         with self._database.write() as session:
             return register(session, who, bundle)
 
-    def shadow(self, who: Principal, model_hash: str, recipe: str, *, on: bool, why: str) -> None:
-        """Let a model shadow a recipe, or end that; 409 for the one that inspects it, or shadows it not."""
+    def shadow(
+        self, who: Principal, model_hash: str, recipe: str, *, serves: str, on: bool, why: str
+    ) -> None:
+        """Let a model shadow a recipe, or end that; see `shadow`."""
         with self._database.write() as session:
-            model = model_life.need(session, model_hash)
-            row = recipes.need(session, recipe, lock=True)
-            if on and row.model_hash == model_hash:
-                detail = f"model {model_hash[:12]} inspects recipe {recipe} itself"
-                raise InspectionError(409, "model-active", detail)
-            if not on and row.shadow_hash != model_hash:
-                raise InspectionError(
-                    409, "not-a-shadow", f"model {model_hash[:12]} does not shadow recipe {recipe}"
-                )
-            previous = row.shadow_hash if on else None
-            recipes.change(session, row, {"shadow_hash": model_hash if on else None})
-            for changed in (model, None if previous is None else models.get(session, previous)):
-                if changed is not None and changed.state in ("candidate", "shadow", "retired"):
-                    shadowing = changed.hash in model_life.shadows(session)
-                    changed.state = "shadow" if shadowing else "candidate"
-            action = model_life.SHADOWED if on else model_life.UNSHADOWED
-            models.note(session, recipe, model_hash, previous, action, who.name, why)
-            audit.record(
-                session, who, f"models.{action}", f"recipe/{recipe}", {"model": model_hash, "why": why}
-            )
+            shadow(session, who, model_hash, recipe, serves=serves, on=on, why=why)
 
     def retire(self, who: Principal, model_hash: str, *, own: str | None, why: str) -> None:
         """Take a model out of the choice; 409 while it inspects or shadows something, or is `own`."""
@@ -124,3 +141,5 @@ class ModelBook:
             row.state = "retired"
             models.note(session, None, model_hash, None, model_life.RETIRED, who.name, why)
             audit.record(session, who, "models.retired", f"model/{model_hash}", {"why": why})
+            told = {"model_hash": model_hash, "why": why, "who": who.name}
+            outbox.announce(session, "model.retired", "", told)

@@ -4,8 +4,7 @@ from typing import Any
 
 import click
 
-from service.commands import STORE, guarded, options, settings_from
-from service.errors import StartupError
+from service.commands import STORE, existing, guarded, opened, options
 
 
 @click.command()
@@ -26,27 +25,11 @@ def prune(dry_run: bool, grace_s: float, **flags: Any) -> None:
 
     def run() -> None:
         # Imported late: only commands that need it wait for SQLAlchemy.
-        from sqlalchemy.exc import DatabaseError
-
         from service.access.cli import me
-        from service.blobs import BlobsUnavailable
-        from service.blobs.open import open_blobs
-        from service.db.session import Database
         from service.prune import prune as carry_out
 
-        settings = settings_from(flags)
-        if settings.database_url is None and not settings.data.is_dir():
-            raise StartupError(f"there is no data folder {settings.data}; see --data")
-        database = Database(settings.url)
-        try:
-            database.migrate()
-            blobs = open_blobs(settings, alone=False)
+        with opened(existing(flags), "stopped half-way, run it again") as (database, blobs):
             done = carry_out(database, blobs, me(), grace_s=grace_s, dry_run=dry_run)
-        except (DatabaseError, BlobsUnavailable) as error:
-            reason = error.orig if isinstance(error, DatabaseError) else error
-            raise StartupError(f"stopped half-way, run it again: {reason}") from None
-        finally:
-            database.close()
         verb = "would remove" if dry_run else "removed"
         for recipe, count in done.inspections.items():
             click.echo(f"{recipe}: {verb} {count} inspections")

@@ -20,9 +20,9 @@ _MAX_OUTLINES = 200
 
 
 def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    """`[H, W]`, or `[H, W, C]` gray or RGB -> PNG."""
-    if pixels.ndim == 3 and pixels.shape[2] == 3:
-        pixels = pixels[:, :, ::-1]
+    """`[H, W]`, or `[H, W, C]` gray, RGB or RGBA -> PNG."""
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:
+        pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
     done, data = cv2.imencode(".png", np.ascontiguousarray(pixels))
     if not done:
         raise ValueError(f"pixels of shape {pixels.shape} cannot be encoded")
@@ -38,10 +38,14 @@ def encode_map(amap: NDArray[np.float32]) -> tuple[bytes, float]:
 
 def decode_map(png: bytes, scale: float) -> NDArray[np.float32]:
     """Inverse of `encode_map`, up to half a count."""
+    return _counts(png).astype(np.float32) * np.float32(scale)
+
+
+def _counts(png: bytes) -> NDArray[np.uint16]:
     counts = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     if counts is None:
         raise ValueError("not a PNG of a map")
-    return counts.astype(np.float32) * np.float32(scale)
+    return counts.astype(np.uint16)
 
 
 def colour_map(amap: NDArray[np.float32], top: float) -> bytes:
@@ -53,19 +57,12 @@ def overlay(amap: NDArray[np.float32], top: float) -> bytes:
     """Map -> RGBA PNG in the colours of `colour_map`, the clearer the lower: laid over the image."""
     share = np.clip(amap / np.float32(top), 0.0, 1.0)
     alpha = np.rint(255 * np.minimum(1.0, share / _OPAQUE_FROM)).astype(np.uint8)
-    rgba = np.dstack([_inferno(share)[:, :, ::-1], alpha])
-    done, data = cv2.imencode(".png", np.ascontiguousarray(rgba))
-    if not done:
-        raise ValueError(f"a map of shape {amap.shape} cannot be encoded")
-    return data.tobytes()
+    return encode_png(np.dstack([_inferno(share), alpha]))
 
 
 def packed(png: bytes) -> bytes:
     """A 16-bit map -> RGB PNG, high byte red, low byte green: browsers read no more than 8 bits."""
-    counts = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-    if counts is None:
-        raise ValueError("not a PNG of a map")
-    wide = counts.astype(np.uint16)
+    wide = _counts(png)
     return encode_png(np.dstack((wide >> 8, wide & 255, np.zeros_like(wide))).astype(np.uint8))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -28,12 +29,14 @@ from service.ledger import Ledger
 from service.metrics import Metrics
 from service.prepare import Handover
 from service.queue.base import Bell, Queue, QueueUnavailable
-from service.queue.bell import RedisBell
 from service.queue.memory import MemoryBell, MemoryQueue
-from service.queue.streams import StreamQueue
 from service.runner import Runner
 from service.settings import Settings
+from service.shadow.scorer import Scorer
+from service.shadow.shadows import Shadows
+from service.shadow.traffic import Traffic
 from service.sweeper import Sweeper
+from service.version import installed_version
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -48,10 +51,12 @@ class Runtime:
     queue: Queue
     bell: Bell
     engines: EnginePool
+    decoder: Decoder
     ending: Ending
     admission: Admission
     acceptor: Acceptor
     sweeper: Sweeper
+    scorer: Scorer
     worker: Worker | None
     deadline: float | None = None
 
@@ -87,6 +92,7 @@ async def open_runtime(
     runs: bool,
 ) -> Runtime:
     """Queue, engines, and what accepts and ends, closed by `stack`; `runs`: with a worker."""
+    _show_process(settings, metrics)
     queue, bell = await _queue(settings, stack)
     decoder = Decoder(settings.max_pixels, settings.decode_processes, settings.decode_timeout_s)
     stack.callback(decoder.close)
@@ -97,8 +103,10 @@ async def open_runtime(
         ledger.database, settings, metrics, _make_batcher(settings, metrics) if runs else None
     )
     handover = Handover(settings.queue_size)
-    runner = Runner(ledger, engines, decoder, handover)
-    worker = Worker(queue, bell, ledger, runner, ending, settings) if runs else None
+    runner, traffic = Runner(ledger, engines, decoder, handover), Traffic()
+    shadows = Shadows(ledger.database, engines, settings, metrics, traffic)
+    scorer = Scorer(ledger, engines, shadows, runner, metrics, traffic, settings.shadow_backlog)
+    worker = Worker(queue, bell, ledger, runner, ending, scorer, metrics, settings) if runs else None
     acceptor = Acceptor(
         queue,
         bell,
@@ -108,10 +116,13 @@ async def open_runtime(
         admission,
         metrics,
         handover if runs else None,
+        traffic,
         settings.strict_recipes,
     )
     sweeper = Sweeper(queue, ledger, ending, settings.sweep_s)
-    runtime = Runtime(ledger, queue, bell, engines, ending, admission, acceptor, sweeper, worker)
+    runtime = Runtime(
+        ledger, queue, bell, engines, decoder, ending, admission, acceptor, sweeper, scorer, worker
+    )
     await _start(runtime, settings, stack, engine)
     return runtime
 
@@ -121,6 +132,7 @@ async def _start(runtime: Runtime, settings: Settings, stack: AsyncExitStack, en
         stack.push_async_callback(runtime.worker.end)
     stack.push_async_callback(lambda: runtime.engines.close(_left_s(runtime)))
     await runtime.engines.open(engine)
+    await runtime.decoder.warm_up()
     stack.push_async_callback(runtime.sweeper.close)
     try:
         await runtime.sweeper.sweep()  # what the last process left
@@ -129,12 +141,14 @@ async def _start(runtime: Runtime, settings: Settings, stack: AsyncExitStack, en
     runtime.admission.start()
     if runtime.worker is not None:
         runtime.worker.start()
+        runtime.scorer.start()
     runtime.sweeper.start()
 
     async def stop() -> None:
         if runtime.deadline is None:
             runtime.deadline = time.monotonic() + settings.shutdown_grace_s
         runtime.admission.closed = True
+        await runtime.scorer.close()
         if runtime.worker is not None:
             # What waits in Redis is for others; what waits in this process would wait for its next start.
             await runtime.worker.stop(runtime.deadline, drain=settings.redis_url is None)
@@ -142,6 +156,13 @@ async def _start(runtime: Runtime, settings: Settings, stack: AsyncExitStack, en
     stack.push_async_callback(stop)
     model = runtime.engines.own
     log.info("ready: model %s %s (%s)", model.manifest.name, model.manifest.version, model.hash[:12])
+
+
+def _show_process(settings: Settings, metrics: Metrics) -> None:
+    metrics.build.labels(installed_version()).set(1)
+    metrics.watch_disk("data", settings.data)
+    if settings.blobs is not None and "://" not in settings.blobs:
+        metrics.watch_disk("blobs", Path(settings.blobs))
 
 
 def _left_s(runtime: Runtime) -> float:
@@ -164,6 +185,9 @@ def _make_batcher(settings: Settings, metrics: Metrics) -> Callable[[Engine], Ba
 async def _queue(settings: Settings, stack: AsyncExitStack) -> tuple[Queue, Bell]:
     if settings.redis_url is None:
         return MemoryQueue(settings.lease_s), MemoryBell()
+    from service.queue.bell import RedisBell  # with Redis' client, which takes long to load
+    from service.queue.streams import StreamQueue
+
     try:
         queue, bell = StreamQueue(settings.redis_url, settings.lease_s), RedisBell(settings.redis_url)
     except ValueError as error:

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         default=None, description="secret key; better as a variable, which no process list shows"
     )
     s3_timeout_s: float = Field(default=10.0, gt=0, description="longest time to wait for the store")
-    runtime: Literal["onnx", "torch"] = Field(default="onnx", description="what runs the network")
+    runtime: Literal["onnx", "openvino", "torch"] = Field(default="onnx", description="what runs the network")
     device: Literal["cpu", "gpu"] = Field(default="cpu", description="where the network runs")
     threads: int = Field(default=0, ge=0, le=1024, description="threads of the network; 0 for one per core")
     profile: str | None = Field(
@@ -109,6 +109,12 @@ class Settings(BaseSettings):
         ge=0,
         le=10_000,
         description="longest wait of an image for others to share a static batch",
+    )
+    shadow_backlog: int = Field(
+        default=32,
+        ge=0,
+        le=10_000,
+        description="images that wait for a shadow, others are skipped; 0: no shadows",
     )
     default_wait_s: float = Field(
         default=0.0, ge=0, description="wait for the result when a request has no `Prefer: wait`"
@@ -168,6 +174,10 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field(
         default="text", description="`text` for people (coloured on a terminal), `json` for log collectors"
+    )
+
+    traces: Literal["off", "otlp"] = Field(
+        default="off", description="`otlp` sends OpenTelemetry traces to where OTEL_ variables say"
     )
 
     @field_validator("sink_allow")
@@ -238,8 +248,23 @@ def limit_opencv(max_pixels: int | None = None) -> None:
 
 def decoder_environment(max_pixels: int) -> dict[str, str]:
     """What a decoding process is told: our environment without our settings, which hold secrets."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("INLIER_")}
-    return {**ours, "INLIER_MAX_PIXELS": str(max_pixels)}
+    # It listens to OpenCV (`service.overheard`); nothing of that reaches the log.
+    return {**_without_settings(), "INLIER_MAX_PIXELS": str(max_pixels), "OPENCV_LOG_LEVEL": "WARNING"}
+
+
+def postgres_environment(password: str | None) -> dict[str, str]:
+    """What PostgreSQL's own programs are told: the password here, where no process list shows it."""
+    return {**_without_settings(), **({"PGPASSWORD": password} if password else {})}
+
+
+def _without_settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("INLIER_")}
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """Our environment, for a computation that is to use so many threads; 0: as many as it likes."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") if threads else ()
+    return {**os.environ, **dict.fromkeys(names, str(threads))}
 
 
 def describe() -> list[dict[str, Any]]:

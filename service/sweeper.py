@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from service import tasks
 from service.ending import Ending, NotStored
 from service.ledger import Ledger
 from service.queue.base import Queue, QueueUnavailable
@@ -34,9 +35,7 @@ class Sweeper:
         ]
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(*self._tasks)
         with suppress(SQLAlchemyError):
             await asyncio.to_thread(self._ledger.end_lease, LEASE, self._name)
 

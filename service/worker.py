@@ -13,22 +13,27 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from models.samplers import Cancelled
+from service import logs, tasks
 from service.batching import Expired
-from service.blobs import BlobsUnavailable
 from service.conclude import expired, failed, failure, is_final
 from service.db.tables import InspectionRow
 from service.ending import Ending, NotStored
+from service.errors import wants_storage
 from service.ledger import Ledger
+from service.metrics import Metrics
 from service.queue.base import Bell, Lease, LeaseLost, Queue, QueueUnavailable
 from service.runner import Runner
 from service.settings import Settings
+from service.shadow.scorer import Scorer
+from service.tracing import span
 
 log = logging.getLogger(__name__)
 _TAKE_S = 1.0
@@ -49,9 +54,18 @@ class Worker:
     """Runs inspections in this process, two batches at a time: one in the engine, the next one forming."""
 
     def __init__(
-        self, queue: Queue, bell: Bell, ledger: Ledger, runner: Runner, ending: Ending, settings: Settings
+        self,
+        queue: Queue,
+        bell: Bell,
+        ledger: Ledger,
+        runner: Runner,
+        ending: Ending,
+        scorer: Scorer,
+        metrics: Metrics,
+        settings: Settings,
     ) -> None:
         self._queue, self._ledger, self._runner, self._ending = queue, ledger, runner, ending
+        self._scorer, self._metrics = scorer, metrics
         self._most = 2 * settings.batch_size
         self._max_attempts = settings.max_attempts
         self._beat_s = settings.lease_s / 3
@@ -62,6 +76,7 @@ class Worker:
         self._loop: asyncio.Task[None] | None = None
         self._keepers: list[asyncio.Task[None]] = []
         bell.listen(self._heard)
+        metrics.running.set_function(lambda: len(self._jobs))
 
     def start(self) -> None:
         self._loop = asyncio.create_task(self._take(), name="worker")
@@ -85,19 +100,17 @@ class Worker:
             await asyncio.wait([self._loop], timeout=max(0.0, deadline - time.monotonic()))
         self._stopping = True
         self._room.set()
-        tasks = [job.task for job in self._jobs.values()]
-        if tasks:
-            log.info("finishing %d inspections", len(tasks))
-            await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+        running = [job.task for job in self._jobs.values()]
+        if running:
+            log.info("finishing %d inspections", len(running))
+            await asyncio.wait(running, timeout=max(0.0, deadline - time.monotonic()))
 
     async def end(self) -> None:
         """Wait until every job has noticed that the engines are closed, and went back."""
         if self._loop is not None:
             await asyncio.gather(self._loop, return_exceptions=True)
         await asyncio.gather(*(job.task for job in self._jobs.values()), return_exceptions=True)
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await tasks.end(*self._keepers)
 
     # --- taking ---
 
@@ -111,7 +124,8 @@ class Worker:
             try:
                 leases = await self._queue.take(room, 0.0 if self._draining else _TAKE_S)
                 if leases:
-                    await self._begin(leases)
+                    with self._scorer.traffic.live():
+                        await self._begin(leases)
                 elif self._draining and self._jobs:
                     await self._room.wait()
                 elif self._draining:
@@ -140,21 +154,39 @@ class Worker:
                 continue
             if (old := self._jobs.get(lease.id)) is not None:  # the lease was lost, and came back to us
                 old.task.cancel()
+            if row.attempts > 1:
+                self._metrics.redeliveries.inc()
             job = self._jobs[lease.id] = _Job(lease, row.attempts)
             job.task = asyncio.create_task(self._run(job, row), name=f"inspection {row.id}")
 
     # --- running ---
 
     async def _run(self, job: _Job, row: InspectionRow) -> None:
+        logs.note(
+            inspection_id=row.id, request_id=row.request_id, model=row.model_hash[:12], recipe=row.recipe
+        )
+        with self._scorer.traffic.live():
+            await self._do(job, row)
+
+    async def _do(self, job: _Job, row: InspectionRow) -> None:
         try:
             if row.attempts > self._max_attempts:
                 reason = f"given up: {self._max_attempts} attempts ended with the process that made them"
                 await self._fail(job, failed("too-many-attempts", reason))
             else:
-                values = await self._runner.inspect(row)
-                job.ending = True
-                await self._ending.finish(row.id, values)
+                with span("inspect", kind="consumer", parent=row.trace_parent) as traced:
+                    traced.note(inlier__inspection_id=row.id, inlier__attempt=row.attempts)
+                    inspected = await self._runner.inspect(row)
+                    traced.note(inlier__verdict=inspected.values["verdict"])
+                    traced.note(inlier__model=inspected.values["model_hash"])
+                    job.ending = True
+                    with span("store result"):
+                        first = await self._ending.finish(row.id, inspected.values)
+                logs.note(model=inspected.values["model_hash"][:12])
+                log.info("inspected: %s", inspected.values["verdict"], extra=_measured(inspected.values))
                 await _told(self._queue.done(job.lease))
+                if first:
+                    self._scorer.offer(row, inspected)
         except Expired:
             with suppress(NotStored):
                 await self._fail(job, expired())
@@ -163,14 +195,23 @@ class Worker:
         except asyncio.CancelledError:
             if job.ended:
                 await _told(self._queue.done(job.lease))
-        except (NotStored, BlobsUnavailable):
+        except NotStored:
             pass  # not acknowledged: it comes again when its lease has run out
         except Exception as error:
-            await self._failed(job, row, error)
+            if wants_storage(error):
+                await self._postpone(job, error)
+            else:
+                await self._failed(job, row, error)
         finally:
             if self._jobs.get(row.id) is job:
                 del self._jobs[row.id]
             self._room.set()
+
+    async def _postpone(self, job: _Job, error: Exception) -> None:
+        """It comes again when its lease has run out; that there is no room now is no fault of the image's."""
+        log.warning("no image or map can be stored or read for now: %r", error)
+        with suppress(SQLAlchemyError):
+            await asyncio.to_thread(self._ledger.give_back, [job.lease.id], self.name)
 
     async def _failed(self, job: _Job, row: InspectionRow, error: Exception) -> None:
         if is_final(error) or row.attempts >= self._max_attempts:
@@ -185,7 +226,8 @@ class Worker:
 
     async def _fail(self, job: _Job, values: dict[str, str]) -> None:
         job.ending = True
-        await self._ending.finish(job.lease.id, values)
+        if await self._ending.finish(job.lease.id, values):
+            self._metrics.dead_letters.labels(values["error_code"]).inc()
         await _told(self._queue.bury(job.lease, values["error_code"]))
 
     async def _return(self, job: _Job) -> None:
@@ -238,6 +280,10 @@ class Worker:
             for job in jobs:
                 if ours.get(job.lease.id) != job.attempt:
                     self._drop(job)
+
+
+def _measured(values: Mapping[str, Any]) -> dict[str, float]:
+    return {"score": round(values["score"], 4), "duration_ms": values["latency_ms"]["total"]}
 
 
 async def _told(action: Awaitable[bool]) -> None:

@@ -72,7 +72,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
+        metrics = Metrics(api=False)
         monitor = Monitor(settings.host, settings.metrics_port, metrics)
         stack.push_async_callback(asyncio.to_thread, monitor.close)
         ledger = await open_store(settings, stack)

@@ -1,18 +1,27 @@
 """Shared by all tests: a small real bundle, fitted once by the real trainer on generated images."""
 
+import os
+import pickle
+import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
+from service.db.session import Database
 from trainer.fit import FitResult, fit
 from trainer.recipe import Recipe, parse_recipe
+
+Shared = Callable[[str, Callable[[Path], FitResult]], FitResult]
 
 torch.set_num_threads(1)  # tiny networks: threads would only wait for each other
 
@@ -61,9 +70,29 @@ def tiny_recipe() -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def tiny_fit(tmp_path_factory: pytest.TempPathFactory, parts_folder: Path, tiny_recipe: Recipe) -> FitResult:
-    out = tmp_path_factory.mktemp("run")
-    return fit(parts_folder, tiny_recipe, out, "cpu", silent, name="tiny", version="1")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """`shared(name, make)`: what `make` made in a folder, which of several test processes one did."""
+    root = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        root = root.parent  # of all of this run's processes
+
+    def share(name: str, make: Callable[[Path], FitResult]) -> FitResult:
+        folder, kept = root / f"shared-{name}", root / f"shared-{name}.pickle"
+        with FileLock(root / f"shared-{name}.lock"):
+            if not kept.exists():
+                made = make(folder)
+                kept.write_bytes(pickle.dumps(made))
+        return cast(FitResult, pickle.loads(kept.read_bytes()))
+
+    return share
+
+
+@pytest.fixture(scope="session")
+def tiny_fit(shared: Shared, parts_folder: Path, tiny_recipe: Recipe) -> FitResult:
+    def make(out: Path) -> FitResult:
+        return fit(parts_folder, tiny_recipe, out, "cpu", silent, name="tiny", version="1")
+
+    return shared("tiny", make)
 
 
 @pytest.fixture(scope="session")
@@ -94,13 +123,45 @@ def tiny_detector_recipe(tiny_recipe: Recipe) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def tiny_detector_fit(
-    tmp_path_factory: pytest.TempPathFactory, parts_folder: Path, tiny_detector_recipe: Recipe
-) -> FitResult:
-    out = tmp_path_factory.mktemp("run-detector")
-    return fit(parts_folder, tiny_detector_recipe, out, "cpu", silent, name="tiny-detector", version="1")
+def tiny_detector_fit(shared: Shared, parts_folder: Path, tiny_detector_recipe: Recipe) -> FitResult:
+    def make(out: Path) -> FitResult:
+        return fit(parts_folder, tiny_detector_recipe, out, "cpu", silent, name="tiny-detector", version="1")
+
+    return shared("tiny-detector", make)
 
 
 @pytest.fixture(scope="session")
 def tiny_detector_bundle(tiny_detector_fit: FitResult) -> Bundle:
     return tiny_detector_fit.bundle
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrate_really(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Database], None]]:
+    """Only the first SQLite database of this process is migrated from nothing; the others begin as its copy.
+
+    Gives the method that was replaced, for tests that are about it.
+    """
+    really = Database.migrate
+    template = tmp_path_factory.mktemp("tables") / "migrated.sqlite3"
+
+    def migrate(self: Database) -> None:
+        url = self.engine.url
+        if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+            _lay(template, Path(url.database))
+        really(self)
+
+    made = Database(f"sqlite:///{template}")
+    really(made)
+    made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Database, "migrate", migrate)
+        yield really
+
+
+def _lay(template: Path, path: Path) -> None:
+    """A copy, at once whole; who comes second finds it there."""
+    copy = path.with_name(f"{path.name}.{threading.get_ident()}")
+    with suppress(FileNotFoundError, FileExistsError):  # no folder: the real method says so
+        shutil.copyfile(template, copy)
+        os.link(copy, path)
+    copy.unlink(missing_ok=True)

@@ -23,7 +23,8 @@ PROGRAMS: dict[str, click.Command] = {
     "inlier-service": service.cli.cli,
 }
 OTHER_PROGRAMS = {"cd", "curl", "git", "kill", "openssl", "pip", "python3", "source", "unzip"}
-HOSTS = {"127.0.0.1:8000", "127.0.0.1:9000", "arxiv.org", "doi.org"}  # what a page may name
+OTHER_PROGRAMS |= {"cp", "docker", "install", "kubectl", "systemctl"}
+HOSTS = {"127.0.0.1:4318", "127.0.0.1:8000", "127.0.0.1:9000", "arxiv.org", "doi.org"}  # what a page may name
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -86,6 +87,8 @@ def anchors(page: str) -> set[str]:
 def explain(words: list[str]) -> str | None:
     """Why a command cannot be run, or None."""
     program, *rest = words
+    if program == "torchrun" and "trainer" in rest:  # torchrun OPTIONS -m trainer VERB ...
+        return explain(["inlier-trainer", *rest[rest.index("trainer") + 1 :]])
     if program == "make":
         goals = [word for word in rest if "=" not in word]
         targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
@@ -207,15 +210,33 @@ def test_every_profile_kind_is_documented_with_its_settings() -> None:
         written = re.findall(r"(?:^|, )(\w+)(?: = \"?([\w.]+)\"?)?", rows[name])
         assert [key for key, _ in written] == list(settings), name
         assert [shown for _, shown in written] == [
-            "" if field.is_required() else str(field.default) for field in settings.values()
+            "" if field.is_required() else _written(field.default) for field in settings.values()
         ], name
     for key, field in MapRecipe.model_fields.items():
         shown = str(field.default).lower()
         assert f"{key} = {shown}" in text or rows[key] in (shown, f'"{shown}"'), key
 
 
+def _written(value: object) -> str:
+    """As TOML has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _number(word: str) -> str:
     return {"true": "1", "false": "0"}.get(word, word)
+
+
+def test_tests_of_the_threat_model_exist() -> None:
+    named = 0
+    for line in (ROOT / "docs" / "threat-model.md").read_text().splitlines():
+        source = ""
+        for word in re.findall(r"`([\w/]+\.py|test_\w+)`", line):
+            if word.endswith(".py"):
+                source = (ROOT / "tests" / word).read_text()
+            else:
+                assert f"def {word}(" in source, word
+                named += 1
+    assert named > 20
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -62,6 +62,10 @@ class Batch:
     x0: Tensor  # [B, C, H, W] the clean target
     label: Tensor | None = None  # [B] which kind of part, where there are several
 
+    def rows(self, rows: slice) -> "Batch":
+        label = None if self.label is None else self.label[rows]
+        return Batch(self.x_t[rows], self.t[rows], self.abar[rows], self.x0[rows], label)
+
     def to(self, device: torch.device) -> "Batch":
         x_t = self.x_t.to(device).contiguous(memory_format=torch.channels_last)
         label = None if self.label is None else self.label.to(device)

@@ -17,7 +17,7 @@ from models.anomaly import (
 from models.bundle import ProfileCalibration, Thresholds
 from models.corruption import Corruption
 from models.empirical_null import Null, fit_null
-from models.engine import Detect, as_denoiser
+from models.engine import as_denoiser
 from models.evidence import (
     EvidenceCalibration,
     EvidenceName,
@@ -46,6 +46,8 @@ Float = NDArray[np.float32]
 Evidence = dict[EvidenceName, Float]
 Report = Callable[[str, int, int], None]
 """Called with (profile, images done, images in all)."""
+LookAt = Callable[[Float, NDArray[np.int64]], Look]
+"""What the detector says of training images `[B, C, H, W]` with these indices."""
 
 SCALE_HEADROOM = 1.25
 """Top of the fixed colour scale over the reject threshold: what is rejected is bright, not blinding."""
@@ -77,12 +79,12 @@ class Models:
     process: DiffusionProcess
     clean_scale: float = 0.0
     reduce: int = 1
-    detect: Detect | None = None
     features: Compare | None = None
     ignore: Mask | None = None
     """Where parts are not inspected."""
-    unseen: Callable[[Float, NDArray[np.int64]], Look] | None = None
-    """The detector for training images, by their indices, as if they were new (`trainer.unseen`)."""
+    look: LookAt | None = None
+    """What the detector says of training images `[B, C, H, W]`, by their indices, as if they were new
+    (`trainer.unseen`)."""
 
     def levels(self, profile: Profile, images: Float, seeds: Sequence[int]) -> Float:
         """Images `[B, C, H, W]` -> residuals `[B, K, h, w]`."""
@@ -90,12 +92,6 @@ class Models:
         small = shrink(images, self.reduce)
         found, _ = residual_levels(net, self.process, profile, small, seeds, features=self.features)
         return fill(found, self.ignore)
-
-    def look(self, images: Float, indices: NDArray[np.int64]) -> Look | None:
-        """What the detector says of training images `[B, C, H, W]`; None without a detector."""
-        if self.unseen is not None:
-            return self.unseen(images, indices)
-        return None if self.detect is None else self.detect(images)
 
 
 def calibration_subset(images: int, calls_per_image: int, spec: Calibration, seed: int) -> NDArray[np.int64]:
@@ -209,7 +205,8 @@ class _Look:
             some = seeds[start : start + self._batch]
             images = rows(start, start + len(some))
             levels = self._models.levels(self._profile, images, some)
-            looks = self._models.look(images, indices[start : start + len(some)])
+            look = self._models.look
+            looks = None if look is None else look(images, indices[start : start + len(some)])
             if looks is not None and looks.features is not None:
                 features.append(looks.features)
             for row, residuals in enumerate(levels):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from models.bundle import TrainingData
+from models.bundle import Retrained, TrainingData
 from models.masks import Mask
 from models.parts import for_part, per_part
 from trainer.calibrate import Calibrated, Models, calibrate_profile
@@ -103,7 +103,10 @@ def trust_metrics(found: dict[str, Trust]) -> dict[str, Any]:
 
 
 def describe_data(
-    data: TrainingSet, calibrated: dict[str, Calibrated], ignore: Mask | None = None
+    data: TrainingSet,
+    calibrated: dict[str, Calibrated],
+    ignore: Mask | None = None,
+    retrained: Retrained | None = None,
 ) -> TrainingData:
     """The training images for the manifest.
 
@@ -116,7 +119,10 @@ def describe_data(
     return TrainingData(
         snapshot=data.snapshot,
         images=len(data.paths),
+        left_out=len(data.left_out),
+        trusted=0 if data.trusted is None else int(data.trusted.sum()),
         estimated_contamination=float(share),
         contamination_interval=(float(low), float(high)),
         masked_share=0.0 if ignore is None else float(ignore.mean()),
+        retrained=retrained,
     )

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from models.decode import DecodeError, Image, decode
 from models.preprocess import Preprocess, to_uint8
 from models.samplers import image_seed
 from trainer.errors import TrainerError
+from trainer.marks import Marks, MarksError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 Progress = Callable[[int, int], None]
@@ -44,6 +45,9 @@ class TrainingSet:
     preprocess: Preprocess
     parts: tuple[str, ...] = ()  # kinds of parts in the order of their labels; empty for one kind
     labels: NDArray[np.int64] | None = None  # [N] into `parts`, ascending; None for one kind
+    hashes: list[str] = field(default_factory=list)  # sha256 of each file
+    trusted: NDArray[np.bool_] | None = None  # [N] whether a person marked it as fine; None: none of them
+    left_out: list[Path] = field(default_factory=list)  # files that a person marked as defective
 
     @property
     def groups(self) -> list[tuple[str | None, slice]]:
@@ -113,12 +117,14 @@ def load_training_set(
     cache: Path,
     progress: Progress = lambda done, total: None,
     parts: Sequence[str] | None = None,
+    marks: Marks | None = None,
 ) -> TrainingSet:
     """Decode `files` into one memory-mapped array at `cache`.
 
     `parts` names the kind of part of each file; files of a kind follow each other. Files that cannot be
     read are skipped and listed; DataError only when none is left, of all or of a part. With
-    `channels="auto"` the set is gray if every image is.
+    `channels="auto"` the set is gray if every image is. What `marks` call defective is left out; MarksError
+    if they are of other images.
     """
     if channels == "auto":
         channels = 1 if all(_is_gray(path) for path in files) else 3
@@ -127,42 +133,68 @@ def load_training_set(
     shape = (len(files), spec.channels, spec.height, spec.width)
     array = np.lib.format.open_memmap(cache, mode="w+", dtype=np.uint8, shape=shape)
     kept: list[int] = []
-    hashes: list[bytes] = []
+    hashes: list[str] = []
     seeds: list[int] = []
     skipped: list[tuple[Path, str]] = []
+    trusted: list[bool] = []
+    left_out: list[Path] = []
+    names = relative_names(files)
     for index, path in enumerate(files):
         progress(index, len(files))
         try:
             data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            mark = None if marks is None else marks.of(digest, names[index])
+            if mark == "defective":
+                left_out.append(path)
+                continue
             array[len(kept)] = to_uint8(decode(data), spec)
         except (DecodeError, OSError) as error:
             skipped.append((path, str(error)))
             continue
         kept.append(index)
-        hashes.append(hashlib.sha256(data).digest())
+        hashes.append(digest)
         seeds.append(image_seed(data))
+        trusted.append(mark == "fine")
     progress(len(files), len(files))
+    if marks is not None and marks and not left_out and not any(trusted):
+        raise MarksError(f"none of the images marked in {marks.path} is in the training folder")
     if not kept:
         reasons = "; ".join(f"{path.name}: {why}" for path, why in skipped[:3])
-        raise DataError(f"none of the {len(files)} images could be read ({reasons})")
-    labels, names = None, tuple(dict.fromkeys(parts or ()))
-    if parts is not None:
-        lost = sorted(set(names) - {parts[i] for i in kept})
-        if lost:
-            raise DataError(f"none of the images of the parts {lost} could be read")
-        labels = np.array([names.index(parts[i]) for i in kept], dtype=np.int64)
-        hashes = [found + parts[i].encode() for found, i in zip(hashes, kept, strict=True)]
+        marked = f", or they are marked as defective ({len(left_out)})" if left_out else ""
+        raise DataError(f"none of the {len(files)} images could be read ({reasons}){marked}")
     return TrainingSet(
         pixels=array[: len(kept)],
         paths=[files[i] for i in kept],
         mixed=[mixed[i] for i in kept],
         seeds=seeds,
         skipped=skipped,
-        snapshot=hashlib.sha256(b"".join(sorted(hashes))).hexdigest(),
+        snapshot=_snapshot(hashes, None if parts is None else [parts[i] for i in kept]),
         preprocess=spec,
-        parts=names,
-        labels=labels,
+        hashes=hashes,
+        trusted=np.array(trusted) if any(trusted) else None,
+        left_out=left_out,
+        parts=tuple(dict.fromkeys(parts or ())),
+        labels=None if parts is None else _labels(parts, kept),
     )
+
+
+def _labels(parts: Sequence[str], kept: Sequence[int]) -> NDArray[np.int64]:
+    """The number of the part of each image that was kept; DataError if a part has none."""
+    names = list(dict.fromkeys(parts))
+    lost = sorted(set(names) - {parts[i] for i in kept})
+    if lost:
+        raise DataError(f"none of the images of the parts {lost} could be read, or all are marked")
+    return np.array([names.index(parts[i]) for i in kept], dtype=np.int64)
+
+
+def _snapshot(hashes: Sequence[str], parts: Sequence[str] | None) -> str:
+    """sha256 over the sorted hashes of the images, each with its part where there are several."""
+    found = [
+        bytes.fromhex(digest) + part.encode()
+        for digest, part in zip(hashes, parts or [""] * len(hashes), strict=True)
+    ]
+    return hashlib.sha256(b"".join(sorted(found))).hexdigest()
 
 
 def _is_gray(path: Path) -> bool:

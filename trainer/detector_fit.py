@@ -120,7 +120,8 @@ def resumable_detector(
     detector = Detector(DetectorConfig(width=recipe.detector.width)).eval()
     detector.load_state_dict(load_file(done))  # always, so that a resumed run gets the same to the bit
     by_place = recipe.detector.places == "auto" and not data.parts
-    return detector, refit_distances(detector, data.pixels, recipe.training.seed, bf16, by_place=by_place)
+    seed, trusted = recipe.training.seed, data.trusted
+    return detector, refit_distances(detector, data.pixels, seed, bf16, by_place=by_place, trusted=trusted)
 
 
 def fit_detector(

@@ -47,7 +47,7 @@ Positive = click.IntRange(min=1)
 @click.option("--no-masks", is_flag=True, help="Measure image scores only.")
 @click.option(
     "--runtime",
-    type=click.Choice(["onnx", "torch"]),
+    type=click.Choice(["onnx", "openvino", "torch"]),
     default="onnx",
     show_default=True,
     help="What runs the network.",
@@ -71,7 +71,7 @@ def evaluate(
     defects: Path | None,
     masks: Path | None,
     no_masks: bool,
-    runtime: Literal["onnx", "torch"],
+    runtime: Literal["onnx", "openvino", "torch"],
     device: Literal["cpu", "gpu"],
     threads: int,
 ) -> None:

@@ -4,7 +4,7 @@ import csv
 import importlib.metadata
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,12 @@ import numpy as np
 
 from models.bundle import (
     FEATURES_FILE,
+    THUMBNAILS_FILE,
     Bundle,
     DetectorInfo,
     Manifest,
     Network,
+    Retrained,
     TrainingData,
     expected_files,
     write_bundle,
@@ -26,11 +28,12 @@ from models.engine_onnx import OnnxDenoiser, OnnxDetector, OnnxFeatures
 from models.features import feature_distance
 from models.masks import Mask
 from models.parts import for_part, of_part, per_part
-from models.preprocess import shrink, to_float
+from models.preprocess import to_float
 from models.tiles import tiled, tiled_compare
 from trainer.adapt import adapt, sample_sizes
-from trainer.calibrate import Calibrated, Models
+from trainer.calibrate import Calibrated, LookAt, Models
 from trainer.calibrate_all import (
+    AUDIT_PROFILE,
     Suspect,
     calibrate_all,
     describe_data,
@@ -39,27 +42,32 @@ from trainer.calibrate_all import (
     trusts,
     write_calibration,
 )
+from trainer.carryover import with_limits
 from trainer.checkpoint import find_checkpoint
 from trainer.console import Stages
+from trainer.continual.plan import Continual
 from trainer.data import Mix, TrainingSet, choose_files, load_training_set, relative_names, rows_in
 from trainer.detail import sample_detail
 from trainer.detector_fit import choose_backbone, resumable_detector
 from trainer.device import Device
 from trainer.export import (
-    check_detector,
-    check_features,
-    check_parity,
+    Networks,
+    check_networks,
     write_detector,
     write_features,
     write_onnx,
     write_weights,
 )
+from trainer.heldout import Again, audited, divide
 from trainer.loop import Trained, learning_rate
+from trainer.marks import Marks
 from trainer.masks import fit_mask
 from trainer.outer import OUTERS, Outer, Run
 from trainer.parts import find_parts
 from trainer.recipe import Recipe, RecipeError
 from trainer.report import write_report
+from trainer.thumbnails import COUNT as THUMBNAILS
+from trainer.thumbnails import write_thumbnails
 from trainer.trust import Trust
 from trainer.unseen import cross_fit
 
@@ -91,13 +99,19 @@ def fit(
     weights: Path | None = None,
     fixed: Collection[str] = (),
     mask: Mask | None = None,
+    again: Again | None = None,
+    marks: Marks | None = None,
+    continual: Continual | None = None,
 ) -> FitResult:
     """Train on every image below `folder` and publish the bundle at `out/bundle`.
 
     `out` also keeps the resolved recipe, the loss curve, the checkpoint and the list of skipped files.
     With `data.parts = "folders"` every folder in `folder` is a kind of part. Settings in `fixed` are not
-    adapted to the images. Where `mask` is set nothing is calibrated, nor inspected later. Raises DataError,
-    RecipeError, CheckpointError, TrainingError, ExportError, FileExistsError.
+    adapted to the images. Where `mask` is set nothing is calibrated, nor inspected later. `again` goes on
+    from an earlier bundle, and calibrates on images that are not trained on. Images that `marks` call
+    defective are left out, and those they call fine never are for looking suspicious. `continual` adds parts
+    to those of another bundle. Raises DataError, MarksError, RecipeError, CheckpointError, TrainingError,
+    ExportError, FileExistsError.
     """
     check_names(name, version)
     outer: Outer = recipe.training.outer.build("outer loop", OUTERS)
@@ -111,11 +125,15 @@ def fit(
         )
     files, mixed = choose_files(folder, mix)
     parts = find_parts(recipe, folder, files, mix)
+    if continual is not None and parts is not None:
+        files, parts = continual.ordered(files, parts)
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"--out {out} is a file; name a folder")
     out.mkdir(parents=True, exist_ok=True)
     recipe = adapt(recipe, sample_sizes(files), len(files), device, fixed, partial(sample_detail, files))
-    data = _load(files, mixed, parts, recipe, out, stages)
+    data = _load(files, mixed, parts, recipe, out, stages, marks)
+    division = divide(data, () if again is None else again.held_out, out / "cache")
+    learned = division.learned
     ignore = None if mask is None else fit_mask(mask, data.preprocess, recipe.network.reduce)
     if not started:
         (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -123,7 +141,14 @@ def fit(
     backbone = choose_backbone(recipe, weights)
     share = 1.0 if recipe.detector is None else DIFFUSION_SHARE
     minutes = None if max_minutes is None else share * max_minutes
-    trained, kept = outer(Run(recipe, data, out, device, stages, resume, minutes))
+    run = Run(recipe, learned, out, device, stages, resume, minutes)
+    if again is not None:
+        run = replace(run, initial=again.initial)
+    if continual is not None:
+        run = continual.run(run)
+    trained, kept = outer(run)
+    if continual is not None:
+        kept = continual.widened(learned, run.data, kept, out / "cache" / "kept.npy")
     _write_rows(out / "loss.csv", ("step", "loss"), enumerate(trained.progress.losses, start=1))
     detector = unseen = None
     if recipe.detector is not None and backbone is not None:
@@ -139,7 +164,7 @@ def fit(
                 max_minutes=None if max_minutes is None else (1 - share) * max_minutes,
                 report=lambda done, total, loss: advance(done, f"loss {loss:.4f} · step {done} of {total}"),
             )
-            unseen = cross_fit(detector, sample, rows_in(data, kept), data.pixels, recipe.training.seed)
+            unseen = cross_fit(detector, sample, rows_in(learned, kept), learned.pixels, recipe.training.seed)
 
     parity = 0.0
 
@@ -148,41 +173,63 @@ def fit(
         net, process = trained.net, recipe.process.build()
         write_weights(net, work / "model.safetensors")
         write_onnx(net, work / "model.onnx", data.preprocess.channels, net.config.stride, len(data.parts))
-        timesteps = sorted({1.0, recipe.largest_timestep / 2, float(recipe.largest_timestep)})
-        golden = to_float(data.pixels[:GOLDEN])
-        small = shrink(golden, recipe.network.reduce)
-        parity = check_parity(net, work / "model.onnx", small, process, timesteps)
         if detector is not None:
             write_weights(detector, work / "detector.safetensors")
             write_detector(detector, work / "detector.onnx", data.preprocess.channels)
-            parity = max(parity, check_detector(detector, work / "detector.onnx", golden))
         exported = OnnxDenoiser(work / "model.onnx")
-        detect = None if detector is None else OnnxDetector(work / "detector.onnx")
         tiles = recipe.network.tile_px, recipe.network.overlap_px
-        features = None
+        features = distance = None
         if recipe.feature_sources:
             eyes = None if detector is None else detector.backbone
             distance = feature_distance(recipe.feature_sources, net, eyes)
             write_features(distance, work / FEATURES_FILE, data.preprocess.channels)
-            parity = max(parity, check_features(distance, work / FEATURES_FILE, small))
             features = tiled_compare(OnnxFeatures(work / FEATURES_FILE), *tiles)
+        golden = to_float(data.pixels[:GOLDEN])
+        networks = Networks(net, detector, distance)
+        parity = check_networks(
+            networks, work, golden, recipe.network.reduce, process, recipe.largest_timestep
+        )
 
-        def models_of(label: int | None) -> Models:
+        def models_of(label: int | None, new: LookAt | None) -> Models:
             network, denoiser = recipe.network, tiled(of_part(exported, label), *tiles)
-            new = unseen if label is None or unseen is None else unseen.rows(data.groups[label][1])
-            return Models(
-                denoiser, process, network.clean_scale, network.reduce, detect, features, ignore, unseen=new
-            )
+            return Models(denoiser, process, network.clean_scale, network.reduce, features, ignore, look=new)
 
-        calibrated = calibrate_all(recipe, data, models_of, stages)
+        def learned_ones(label: int | None) -> Models:
+            rows = None if label is None else learned.groups[label][1]
+            return models_of(label, unseen if rows is None or unseen is None else unseen.rows(rows))
+
+        def held_out_ones(label: int | None) -> Models:
+            if detector is None:
+                return models_of(label, None)
+            look = OnnxDetector(work / "detector.onnx")
+            return models_of(label, lambda images, _: look(images))
+
+        calibrated = calibrate_all(
+            recipe, division.calibrated, held_out_ones if division.apart else learned_ones, stages
+        )
+        record = None
+        if again is not None:
+            calibrated, carried = with_limits(calibrated, division.calibrated.paths, again.before)
+            record = again.record.model_copy(update={"limits_carried": carried})
+        ranked = calibrated
+        if division.apart:
+            found, profile = calibrated[AUDIT_PROFILE], recipe.profiles[AUDIT_PROFILE]
+            ranked = {AUDIT_PROFILE: audited(data, division, found, learned_ones(None), profile)}
         write_calibration(calibrated, work / "calibration.safetensors", ignore)
-        suspects = rank_images(data, calibrated)
-        lines = ((rank, name, f"{score:.4f}") for rank, (name, score, _) in enumerate(suspects, start=1))
-        _write_rows(work / "audit.csv", ("rank", "image", "calibrated_score"), lines)
+        suspects = rank_images(data, ranked)
+        lines = (
+            (rank, name, f"{score:.4f}", data.hashes[row])
+            for rank, (name, score, row) in enumerate(suspects, start=1)
+        )
+        _write_rows(work / "audit.csv", ("rank", "image", "calibrated_score", "sha256"), lines)
+        first = [data.pixels[row] for _, _, row in suspects[:THUMBNAILS]]
+        write_thumbnails(work / THUMBNAILS_FILE, first)
         info = None
         if detector is not None and backbone is not None:
             info = DetectorInfo(backbone=backbone, **detector.config.to_dict())
-        manifest = _manifest(recipe, data, trained, info, calibrated, name, version, parity, ignore)
+        manifest = _manifest(recipe, data, trained, info, calibrated, name, version, parity, ignore, record)
+        if continual is not None:
+            manifest = continual.noted(manifest, run.data)
         _write_report(work / "report.html", recipe, data, trained, calibrated, suspects, manifest)
         return manifest
 
@@ -204,6 +251,7 @@ def _load(
     recipe: Recipe,
     out: Path,
     stages: Stages,
+    marks: Marks | None,
 ) -> TrainingSet:
     with stages("reading images", len(files)) as advance:
         data = load_training_set(
@@ -214,8 +262,11 @@ def _load(
             out / "cache" / "images.npy",
             progress=lambda done, total: advance(done, ""),
             parts=parts,
+            marks=marks,
         )
     _write_rows(out / "skipped.csv", ("path", "reason"), data.skipped)
+    if marks is not None:
+        _write_rows(out / "left_out.csv", ("path",), ((path,) for path in data.left_out))
     if any(mixed):
         names = relative_names(data.paths)
         _write_rows(out / "mixed.csv", ("path", "mixed_in"), zip(names, map(int, data.mixed), strict=True))
@@ -232,6 +283,7 @@ def _manifest(
     version: str | None,
     parity: float,
     ignore: Mask | None,
+    retrained: Retrained | None,
 ) -> Manifest:
     now = datetime.now(UTC)
     losses = trained.progress.losses
@@ -240,7 +292,9 @@ def _manifest(
         name=name,
         version=version or now.strftime("%Y%m%d-%H%M%S"),
         created_at=now.isoformat(timespec="seconds"),
-        files=dict.fromkeys(expected_files(recipe.profiles, detector=detector is not None), "0" * 64),
+        files=dict.fromkeys(
+            (*expected_files(recipe.profiles, detector=detector is not None), THUMBNAILS_FILE), "0" * 64
+        ),
         recipe=recipe.model_dump(mode="json"),
         network=Network(
             **trained.net.config.to_dict(),
@@ -262,7 +316,7 @@ def _manifest(
             "onnx_max_abs_difference": parity,
             "trust": trust_metrics(trusts(data, calibrated)),
         },
-        training_data=describe_data(data, calibrated, ignore),
+        training_data=describe_data(data, calibrated, ignore, retrained),
         libraries={library: importlib.metadata.version(library) for library in LIBRARIES},
     )
 
@@ -290,6 +344,7 @@ def _write_report(
             "training images": len(data.paths),
             **{f"images of {part}": rows.stop - rows.start for part, rows in data.groups if part},
             "skipped files": len(data.skipped),
+            **({"marked as defective, left out": len(data.left_out)} if data.left_out else {}),
             "estimated contamination": _contamination(manifest.training_data),
             "snapshot": data.snapshot,
             **{key: value for key, value in manifest.metrics.items() if key != "trust"},

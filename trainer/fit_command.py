@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from trainer import options
 from trainer.data import Mix
 from trainer.recipe import load_recipe, parse_override
 
@@ -22,16 +23,11 @@ FLAGS = {
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=options.FOLDER)
 @click.option("--recipe", "recipe_name", default="default", show_default=True, help="Name or .toml file.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of this run; the bundle is OUT/bundle.",
-)
+@options.out
 @click.option("--name", default=None, help="Model name in the bundle [default: the recipe's name].")
-@click.option("--model-version", default=None, help="Model version in the bundle [default: the time].")
+@options.model_version
 @click.option("--size", type=int, default=None, help="Network input, pixels a side.")
 @click.option("--penalty", default=None, help="Penalty of the regression, for example huber or mse.")
 @click.option("--steps", type=int, default=None, help="Training steps.")
@@ -44,22 +40,11 @@ FLAGS = {
     metavar="KEY=VALUE",
     help="Any recipe setting, for example training.penalty.delta=0.05; repeatable.",
 )
-@click.option(
-    "--max-minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    default=None,
-    help="Shorten training to fit into this time.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "gpu"]),
-    default="auto",
-    show_default=True,
-    help="Where to train.",
-)
+@options.max_minutes
+@options.device
 @click.option(
     "--mix",
-    type=click.Path(path_type=Path),
+    type=options.FOLDER,
     default=None,
     help="Study: folder of defective images to mix in.",
 )
@@ -70,18 +55,19 @@ FLAGS = {
     show_default=True,
     help="Share of the training set drawn from --mix.",
 )
-@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in OUT.")
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=None,
-    help="Pretrained weights of the detector's backbone [default: the installed package's].",
-)
+@options.resume
+@options.weights
 @click.option(
     "--mask",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     default=None,
     help="PNG of the images' aspect; what is white is not inspected, nor calibrated.",
+)
+@click.option(
+    "--marks",
+    type=options.FILE,
+    default=None,
+    help="CSV of the audit page: images marked defective are left out, those marked fine never are.",
 )
 def fit(
     data: Path,
@@ -96,6 +82,7 @@ def fit(
     resume: bool,
     weights: Path | None,
     mask: Path | None,
+    marks: Path | None,
     overrides: tuple[str, ...],
     **flags: Any,
 ) -> None:
@@ -103,30 +90,37 @@ def fit(
     from trainer.console import stage
     from trainer.device import choose_device
     from trainer.fit import fit as run
+    from trainer.marks import read_marks
     from trainer.masks import read_mask
+    from trainer.team import together
 
     given = {FLAGS[flag]: value for flag, value in flags.items() if value is not None}
     chosen = dict(parse_override(text) for text in overrides)
     recipe = load_recipe(recipe_name, given | chosen)
-    result = run(
-        data,
-        recipe,
-        out,
-        choose_device(device),
-        stage,
-        name=name or recipe.name,
-        version=model_version,
-        mix=None if mix is None else Mix(mix, mix_fraction, recipe.training.seed),
-        max_minutes=max_minutes,
-        resume=resume,
-        weights=weights,
-        fixed=given.keys() | chosen.keys(),
-        mask=None if mask is None else read_mask(mask),
-    )
-    _print_summary(result, out)
+    with together() as leads:
+        if not leads:
+            return
+        result = run(
+            data,
+            recipe,
+            out,
+            choose_device(device),
+            stage,
+            name=name or recipe.name,
+            version=model_version,
+            mix=None if mix is None else Mix(mix, mix_fraction, recipe.training.seed),
+            max_minutes=max_minutes,
+            resume=resume,
+            weights=weights,
+            fixed=given.keys() | chosen.keys(),
+            mask=None if mask is None else read_mask(mask),
+            marks=None if marks is None else read_marks(marks),
+        )
+    print_summary(result, out)
 
 
-def _print_summary(result: "FitResult", out: Path) -> None:
+def print_summary(result: "FitResult", out: Path) -> None:
+    """What a run came to, in a few lines; the bundle's place is the last."""
     manifest = result.bundle.manifest
     if result.data.skipped:
         click.echo(
@@ -139,6 +133,11 @@ def _print_summary(result: "FitResult", out: Path) -> None:
     click.echo(
         f"images      {len(result.data.paths)}" + (f", {mixed_in} of them mixed in" if mixed_in else "")
     )
+    if manifest.training_data.left_out or manifest.training_data.trusted:
+        click.echo(
+            f"marked      {manifest.training_data.left_out} as defective and left out, "
+            f"{manifest.training_data.trusted} as fine"
+        )
     click.echo(
         f"training    {manifest.metrics['steps']} steps in {manifest.metrics['training_seconds']:.0f} s"
     )

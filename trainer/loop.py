@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from models.unet import UNet, channels_last
@@ -29,9 +32,23 @@ from trainer.device import Device, choose_precision
 from trainer.errors import TrainerError
 from trainer.objective import Objective
 from trainer.recipe import Recipe, Training
+from trainer.team import current
 
+_APART = 0x9E3779B97F4A7C15  # between the seeds of two processes
 Report = Callable[[int, int, float], None]
 """Called after each step with (steps done, total steps, smoothed loss)."""
+
+
+class Guard(Protocol):
+    """Looks at every step of the optimiser, and may change it."""
+
+    def before(self) -> None: ...
+
+    def after(self) -> None: ...
+
+
+Protect = Callable[[UNet], Guard]
+"""Makes a guard from the network that a training begins with."""
 
 
 class TrainingError(TrainerError):
@@ -83,16 +100,26 @@ def train(
     resume: bool = False,
     max_minutes: float | None = None,
     until: float = 1.0,
+    initial: Path | None = None,
+    protect: Protect | None = None,
     report: Report = lambda done, total, loss: None,
 ) -> Trained:
     """Fit the network of `recipe` on `data`; checkpoints go to the folder `checkpoint`.
 
     `max_minutes` shortens the schedule to what fits, measured on the first steps, and is a hard stop.
     A resumed run continues the same schedule with the same batches and noise; `until` stops it after that
-    share of the schedule, to be resumed. Raises CheckpointError
-    when the checkpoint belongs to another recipe or data, TrainingError when the loss is not finite.
+    share of the schedule, to be resumed. It begins with the weights in `initial` if there are any; what
+    `protect` makes of that network looks after every step. Started by `torchrun`, all processes take their
+    part in it (`trainer.team`), and the first one reports and saves.
+    Raises CheckpointError when the checkpoint belongs to another recipe or data, TrainingError when the
+    loss is not finite or `initial` is of another network.
     """
-    training, process = recipe.training, recipe.process.build()
+    training, process, team = recipe.training, recipe.process.build(), current()
+    rows = team.rows(training.batch_size)
+    team.call(
+        recipe, data, checkpoint, device,
+        resume=resume, max_minutes=max_minutes, until=until, initial=initial,
+    )  # fmt: skip
     progress = Progress(
         recipe_digest(recipe), data.snapshot, training.steps, choose_precision(training.precision, device)
     )
@@ -107,11 +134,14 @@ def train(
 
     torch.manual_seed(training.seed)
     net = channels_last(UNet(recipe.network.config(data.preprocess.channels, len(data.parts))))
+    if initial is not None:
+        load_initial(net, initial)
+    guard = None if protect is None else protect(net.to(accelerator.device))
     ema = copy.deepcopy(net).requires_grad_(False).to(accelerator.device)
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
-    objective = Objective(recipe)
+    objective = Objective(recipe, team)
     state = objective.reduction if isinstance(objective.reduction, nn.Module) else None
     if found is not None:
         restore(found, net, ema, optimizer, state)
@@ -119,20 +149,32 @@ def train(
     make_batch = BatchMaker(recipe, data.pixels, process, data.labels)
     planner = Planner(max_minutes, progress)
 
+    def save() -> None:
+        if team.leads:
+            save_checkpoint(checkpoint, net, ema, optimizer, progress, state)
+
+    def go_on() -> bool:
+        progress.total_steps = int(team.first(progress.total_steps))
+        return progress.step < until * progress.total_steps and not team.first(planner.out_of_time())
+
     smoothed = float("nan")
     with made_ahead(make_batch, progress.step) as take:
-        while progress.step < until * progress.total_steps and not planner.out_of_time():
-            batch = take().to(accelerator.device)
+        while go_on():
+            batch = take().rows(rows).to(accelerator.device)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(progress.step, progress.total_steps, training)
-            loss = objective(model, batch, step_generator(training.seed, progress.step))
+            loss = objective(model, batch, step_generator(training.seed, progress.step, team.rank))
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), training.clip_norm)
+            if guard is not None:
+                guard.before()
             optimizer.step()
+            if guard is not None:
+                guard.after()
             optimizer.zero_grad()
             update_ema(ema, net, progress.step, training.ema_decay)
 
-            value = float(loss.detach())
+            value = team.mean(float(loss.detach()))
             if not math.isfinite(value):
                 raise TrainingError(
                     f"the loss is {value} at step {progress.step}; lower training.learning_rate"
@@ -144,14 +186,23 @@ def train(
             smoothed = value if first else 0.98 * smoothed + 0.02 * value
             report(progress.step, progress.total_steps, smoothed)
             if progress.step % training.checkpoint_every == 0:
-                save_checkpoint(checkpoint, net, ema, optimizer, progress, state)
-    save_checkpoint(checkpoint, net, ema, optimizer, progress, state)
+                save()
+    save()
     return Trained(ema.cpu().eval(), progress)
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The randomness of a step's regulariser."""
-    return torch.Generator().manual_seed((seed << 32) + step)
+def load_initial(net: UNet, weights: Path) -> None:
+    """Begin where another training ended; TrainingError when its network was another one."""
+    try:
+        net.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"the weights in {weights} are not of this network ({reason})") from None
+
+
+def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    """The randomness of a step's regulariser, in each process of its own."""
+    return torch.Generator().manual_seed(((seed << 32) + step + rank * _APART) % 2**64)
 
 
 class Planner:

@@ -11,6 +11,7 @@ from models.process import clean_estimate, implied_eps, noise_estimate
 from models.regularizers import REGULARIZERS
 from trainer.batches import Batch
 from trainer.recipe import Recipe
+from trainer.team import ALONE, Team
 
 Model = Callable[..., Tensor]
 """`x_t [B, C, H, W]`, timesteps `[B]` and, where there are several parts, labels `[B]` -> a prediction."""
@@ -25,10 +26,13 @@ class Objective:
     The residual is that of the noise (`target = "noise"`, Ho et al. 2020), or that of the clean image,
     weighted by `1 / (sigma + 0.1)` (`"clean"`): with painted defects the noise that leads from the clean
     target to the input is as large as defect / sigma, and its loss would drown in the lowest timesteps.
+
+    In a `team` losses are reduced over all its rows, the regulariser's term over this process's own.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, team: Team = ALONE) -> None:
         training = recipe.training
+        self._team = team
         self._target = training.target
         self._scale = recipe.network.clean_scale
         self._penalty = training.penalty.build("penalty", PENALTIES)
@@ -59,6 +63,8 @@ class Objective:
         return loss
 
     def _reduced(self, losses: Tensor, t: Tensor) -> Tensor:
+        if self._team.size > 1:  # every reduction begins with the means of the samples
+            losses, t = self._team.gather(losses.flatten(1).mean(1)[:, None]), self._team.gather(t)
         reduced: Tensor = self.reduction(losses, t)
         return reduced
 

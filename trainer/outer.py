@@ -28,7 +28,7 @@ from models.unet import UNet
 from trainer.console import Stages
 from trainer.data import DataError, TrainingSet, relative_names
 from trainer.device import Device
-from trainer.loop import Trained, recipe_digest, train
+from trainer.loop import Protect, Trained, recipe_digest, train
 from trainer.recipe import Recipe
 
 Float = NDArray[np.float32]
@@ -47,6 +47,10 @@ class Run:
     stages: Stages
     resume: bool = False
     max_minutes: float | None = None
+    initial: Path | None = None
+    """Weights to begin with."""
+    protect: Protect | None = None
+    """Makes what looks after every step of the optimiser."""
 
     @property
     def key(self) -> str:
@@ -63,8 +67,10 @@ class Run:
         share: float = 1.0,
         until: float = 1.0,
         resume: bool | None = None,
+        fresh: bool = False,
     ) -> Trained:
-        """Train with a `share` of the minutes, shown under a title."""
+        """Train with a `share` of the minutes, shown under a title; `fresh` without the weights to begin
+        with."""
         with self.stages(title, recipe.training.steps) as advance:
             return train(
                 recipe,
@@ -74,6 +80,8 @@ class Run:
                 resume=self.resume if resume is None else resume,
                 max_minutes=None if self.max_minutes is None else share * self.max_minutes,
                 until=until,
+                initial=None if fresh else self.initial,
+                protect=None if fresh else self.protect,
                 report=lambda done, total, loss: advance(done, f"loss {loss:.4f} · step {done} of {total}"),
             )
 
@@ -116,6 +124,8 @@ def crossfit(folds: int = 2, steps_share: float = 0.25, drop: float = 0.15) -> O
             )
         kept = np.ones(images, dtype=np.bool_)
         kept[np.argsort(-scores, kind="stable")[: int(drop * images)]] = False
+        if run.data.trusted is not None:
+            kept |= run.data.trusted
         _write_scores(run.out / "outer" / "crossfit.csv", run.data, fold_of, scores, kept)
         data = subset(run.data, kept, run.out / "outer" / "kept.npy")
         return run.train(run.recipe, data, run.out / "checkpoint", share=1 / whole), data
@@ -136,7 +146,8 @@ def _fold_scores(
         update={"training": run.recipe.training.model_copy(update={"steps": steps})}
     )
     others = subset(run.data, ~held_out, folder / "images.npy")
-    trained = run.train(recipe, others, folder / "checkpoint", f"fold {fold + 1}", minutes_share)
+    # What the run begins with may have seen the images that this fold must not.
+    trained = run.train(recipe, others, folder / "checkpoint", f"fold {fold + 1}", minutes_share, fresh=True)
     found = []
     with _on_device(trained.net, run.device) as net:
         for maps, _, _ in residual_maps(net, run, np.flatnonzero(held_out), "fast"):
@@ -191,6 +202,8 @@ def repair(net: UNet, run: Run, path: Path, threshold: float) -> float:
         limits = np.concatenate(
             [_repair_limits(on_device, run, rows, threshold) for _, rows in run.data.groups]
         )
+        if run.data.trusted is not None:
+            limits[run.data.trusted] = np.inf
         path.parent.mkdir(parents=True, exist_ok=True)
         work = path.with_name(path.name + ".new")
         fresh = np.lib.format.open_memmap(work, mode="w+", dtype=np.uint8, shape=pixels.shape)
@@ -266,6 +279,8 @@ def subset(data: TrainingSet, kept: NDArray[np.bool_], path: Path) -> TrainingSe
         mixed=[data.mixed[row] for row in rows],
         seeds=[data.seeds[row] for row in rows],
         labels=None if data.labels is None else data.labels[rows],
+        hashes=[data.hashes[row] for row in rows] if data.hashes else [],
+        trusted=None if data.trusted is None else data.trusted[rows],
         snapshot=hashlib.sha256(data.snapshot.encode() + kept.tobytes()).hexdigest(),
     )
 

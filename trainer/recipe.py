@@ -160,7 +160,7 @@ def standard_profiles(side_px: int) -> dict[str, Profile]:
     return {
         "paper": ChainProfile(t_noise=100, t_start=100, n_steps=250, map=recipe),
         "few": ChainProfile(t_noise=100, t_start=100, n_steps=5, sampler="ddim", map=recipe),
-        "fast": OneStepProfile(timesteps=(25, 50, 100, 200), draws=2, map=recipe),
+        "fast": OneStepProfile(timesteps=(25, 50, 200), draws=2, pairs=True, map=recipe),
     }
 
 

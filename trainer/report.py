@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from models.bundle import ProfileCalibration
+from trainer.thumbnails import shrunk
 
 Float = NDArray[np.float64]
 Curve = Sequence[tuple[int, float]]
@@ -133,9 +134,9 @@ def curve_chart(title: str, curve: Curve, log: bool = False) -> Chart:
     )
 
 
-def histogram(name: str, raw: Float, found: ProfileCalibration) -> Chart:
-    """Calibrated training scores of one profile with both suggested thresholds."""
-    title = f"Profile {name}"
+def histogram(name: str, raw: Float, found: ProfileCalibration, title: str | None = None) -> Chart:
+    """Calibrated scores under one profile with both suggested thresholds."""
+    title = title or f"Profile {name}"
     values = np.array([found.score.calibrate(float(value)) for value in raw if np.isfinite(value)])
     if not len(values):
         return Chart(title, "", "", [], [], note="no training image was scored")
@@ -168,10 +169,7 @@ def histogram(name: str, raw: Float, found: ProfileCalibration) -> Chart:
 
 def png_url(pixels: NDArray[np.uint8]) -> str:
     """Pixels `[C, H, W]` (gray or RGB) -> a small PNG as a data URL."""
-    bgr = np.ascontiguousarray(pixels.transpose(1, 2, 0)[:, :, ::-1])
-    scale = THUMBNAIL_PX / max(bgr.shape[:2])
-    small = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else bgr
-    _, png = cv2.imencode(".png", small)
+    _, png = cv2.imencode(".png", shrunk(pixels, THUMBNAIL_PX))
     return "data:image/png;base64," + base64.b64encode(png.tobytes()).decode("ascii")
 
 

@@ -50,10 +50,12 @@ def refit_distances(
     bf16: bool,
     batch_size: int = 8,
     by_place: bool = False,
+    trusted: NDArray[np.bool_] | None = None,
 ) -> Sample:
     """Fit the Gaussians of a detector again to images `[N, C, H, W]`, as a seeded sample of them.
 
-    With `by_place`, each place gets one of its own if parts turn out to share fine structure.
+    With `by_place`, each place gets one of its own if parts turn out to share fine structure. Images that are
+    `trusted [N]` are never among those left out.
     """
     rng = np.random.default_rng((seed, 6))
     chosen = np.sort(rng.permutation(len(pixels))[:IMAGES])
@@ -64,7 +66,8 @@ def refit_distances(
     fine: list[Tensor] = []
     for start in range(0, len(chosen), batch_size):
         near, distances, here = _look(detector, pixels[chosen[start : start + batch_size]], bf16)
-        fine.append(here)
+        if by_place:
+            fine.append(here)
         means.append(_means(near))
         for scale, (features, distance) in enumerate(zip(near, distances, strict=True)):
             places = features.flatten(2).transpose(1, 2)  # [B, places, G]
@@ -76,8 +79,11 @@ def refit_distances(
     suspicion = suspicions(of_images, high)
     kept = np.zeros(len(chosen), dtype=np.bool_)
     kept[np.argsort(suspicion, kind="stable")[: max(1, round((1 - LEFT_OUT) * len(chosen)))]] = True
-    here = torch.cat(fine)
-    shared = here if by_place and worth_it(here) else None
+    if trusted is not None:
+        kept |= trusted[chosen]
+    shared = torch.cat(fine) if by_place else None
+    if shared is not None and not worth_it(shared):
+        shared = None
     sample = Sample(chosen, kept, vectors, of_images, shared, (pixels.shape[2], pixels.shape[3]))
     fit_sample(detector, sample, np.ones_like(kept))
     return sample
@@ -99,12 +105,16 @@ def fit_sample(detector: Detector, sample: Sample, use: NDArray[np.bool_]) -> No
         detector.set_places(fit_places(sample.places[torch.from_numpy(enough)], sample.image_px))
 
 
+@torch.no_grad()
 def mean_features(
     detector: Detector, pixels: NDArray[np.uint8], rows: NDArray[np.int64], batch_size: int = 8
 ) -> Float:
     """Mean features `[n, D]` of some of the images `[N, C, H, W]`."""
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    return np.concatenate([_means(_look(detector, pixels[batch], False)[0]) for batch in batches])
+    found = []
+    for start in range(0, len(rows), batch_size):
+        images = torch.from_numpy(to_float(pixels[rows[start : start + batch_size]]))
+        found.append(_means(detector.features(images.to(detector.mean.device))[1]))
+    return np.concatenate(found)
 
 
 def suspicions(features: Float, tops: dict[EvidenceName, Float]) -> Float:
@@ -120,7 +130,7 @@ def suspicions(features: Float, tops: dict[EvidenceName, Float]) -> Float:
 
 def _means(near: list[Tensor]) -> Float:
     """Features `[B, G, h, w]` by scale -> `[B, D]`."""
-    return np.asarray(torch.cat([x.mean(dim=(2, 3)) for x in near], dim=1).numpy(), dtype=np.float32)
+    return np.asarray(torch.cat([x.mean(dim=(2, 3)) for x in near], dim=1).cpu().numpy(), dtype=np.float32)
 
 
 @torch.no_grad()

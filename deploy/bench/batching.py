@@ -11,9 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,13 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from deploy.bench.bundle import small_bundle
 from models.bundle import Bundle, load_bundle
 from models.engine import BundleEngine, Engine, open_engine
 from service.batching import Batching, Job, open_batching
 from service.metrics import Metrics
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 KINDS: tuple[Literal["continuous", "static"], ...] = ("continuous", "static")
 console = Console(highlight=False, soft_wrap=True, stderr=True)
 
@@ -198,24 +194,6 @@ def table(found: Sequence[Load]) -> str:
     return "\n".join(lines)
 
 
-def small_bundle(folder: Path) -> Path:
-    """A bundle of the recipe beside this file, trained once by the trainer's own commands."""
-    bundle, parts = folder / "run" / "bundle", folder / "parts"
-    if not bundle.exists():
-        if not parts.exists():
-            tool("demo-data", parts, "--images", 48)
-        shutil.rmtree(folder / "run", ignore_errors=True)  # what an interrupted training left
-        recipe = Path(__file__).with_suffix(".toml")
-        tool("fit", parts / "train", "--recipe", recipe, "--out", folder / "run", "--device", "cpu")
-    return bundle
-
-
-def tool(*words: object) -> None:
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # a tiny network: threads would wait for each other
-    command = [str(BIN / "inlier-trainer"), *map(str, words)]
-    subprocess.run(command, check=True, stdout=sys.stderr, env=one_thread)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, help="bundle [default: a small one, trained once]")
@@ -229,7 +207,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     asked = parser.parse_args()
-    bundle = load_bundle(asked.bundle or small_bundle(ROOT / ".bench"))
+    bundle = load_bundle(asked.bundle or small_bundle(Path(__file__).with_suffix(".toml"), "batching"))
     engines: dict[str, Engine] = {}
     for name in asked.engines:
         if name == "cpu":

@@ -148,8 +148,8 @@ def check_database(file: Path, results: list[Inspected]) -> None:
 
 
 def wait_for_interrupt() -> None:
-    console.print("The service stays up; Ctrl-C stops it.")
     try:
+        console.print("The service stays up; Ctrl-C stops it.")
         signal.pause()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the orderly stop short

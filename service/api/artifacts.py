@@ -63,11 +63,8 @@ def _heatmap(serving: Services, identifier: str, form: MapFormat) -> Response:
         return _picture(render.packed(png), render.PNG)
     if form == "raw" or row.heatmap_scale is None or row.heatmap_max is None:
         return _picture(png, render.PNG)
-    if form == "overlay":
-        return _picture(
-            render.overlay(render.decode_map(png, row.heatmap_scale), row.heatmap_max), render.PNG
-        )
-    return _picture(render.colour_map(render.decode_map(png, row.heatmap_scale), row.heatmap_max), render.PNG)
+    draw = render.overlay if form == "overlay" else render.colour_map
+    return _picture(draw(render.decode_map(png, row.heatmap_scale), row.heatmap_max), render.PNG)
 
 
 def _reconstruction(serving: Services, identifier: str) -> tuple[InspectionRow, bytes]:
@@ -91,7 +88,7 @@ async def get_image(
     serving: Serving,
     who: Camera,
     size: Annotated[
-        int | None, Query(ge=16, le=2048, description="longest side of a JPEG preview, px")
+        int | None, Query(ge=16, le=16384, description="longest side of a JPEG preview, px")
     ] = None,
 ) -> Response:
     """The original bytes; with `size` an upright preview that every browser can show."""

@@ -11,14 +11,17 @@ from models.bundle import Manifest
 from service.accept import Acceptor
 from service.access.access import Access
 from service.db.session import Database
+from service.drift.watch import DriftWatch
 from service.ending import Ending
 from service.engines import EnginePool
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.outbox.dispatcher import Dispatcher
-from service.review.desk import Histograms
+from service.recipes.memory import ScoreMemory
+from service.review.lately import Watched
 from service.runtime import Runtime
 from service.settings import Settings
+from service.trials import Trials
 
 
 @dataclass
@@ -31,9 +34,12 @@ class Services:
     outbox: Dispatcher
     pages: Environment
     access: Access
+    trials: Trials
+    drift: DriftWatch
     ready: bool = False
     stopping: bool = False  # set before the server waits for open requests
-    histograms: Histograms = field(default_factory=Histograms)
+    scores: ScoreMemory = field(default_factory=ScoreMemory)
+    watched: Watched = field(default_factory=Watched)
 
     @property
     def database(self) -> Database:

@@ -26,29 +26,42 @@ _AttributeValue = Annotated[str, StringConstraints(max_length=1024, pattern=PLAI
 _Score = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Which(BaseModel):
-    """Filters; all that are given must hold. Also `attr.NAME=VALUE`, any number up to 8."""
+class Common(BaseModel):
+    """Filters of every list of inspections; all that are given must hold."""
 
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, _AttributeValue]
-
-    status: Status | None = None
     verdict: AnyVerdict | None = None
     recipe: Name | None = None
     line: Label | None = None
     station: Label | None = None
     lot: Label | None = None
     serial: Label | None = None
-    part_id: Label | None = None
     model_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    since: Moment | None = Field(default=None, description="created at or after, with time zone")
+    until: Moment | None = Field(default=None, description="created before, with time zone")
+
+    @property
+    def equal(self) -> dict[str, str | bool]:
+        """The columns that are to be equal to something."""
+        return {name: value for name in FILTERS if (value := getattr(self, name, None)) is not None}
+
+    def filter(self) -> Filter:
+        return Filter(equal=self.equal, since=self.since, until=self.until)
+
+
+class Which(Common):
+    """Filters; all that are given must hold. Also `attr.NAME=VALUE`, any number up to 8."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _AttributeValue]
+
+    status: Status | None = None
+    part_id: Label | None = None
     profile: Name | None = None
     review_state: Literal["none", "good", "defective", "unsure"] | None = None
     disagreement: bool | None = Field(default=None, description="person and model disagree")
     wanted: bool | None = Field(default=None, description="a person should look, or should have")
     score_min: _Score | None = Field(default=None, description="calibrated score at least")
     score_max: _Score | None = Field(default=None, description="calibrated score at most")
-    since: Moment | None = Field(default=None, description="created at or after, with time zone")
-    until: Moment | None = Field(default=None, description="created before, with time zone")
     captured_since: Moment | None = Field(default=None, description="taken at or after, with time zone")
     captured_until: Moment | None = Field(default=None, description="taken before, with time zone")
     order: Order = Field(default="newest", description="`margin`: nearest to a limit first")
@@ -64,7 +77,7 @@ class Which(BaseModel):
 
     def filter(self) -> Filter:
         return Filter(
-            equal={name: value for name in FILTERS if (value := getattr(self, name)) is not None},
+            equal=self.equal,
             attributes={
                 name.removeprefix(_ATTRIBUTE): value[:ATTRIBUTE_TEXT]
                 for name, value in self.__pydantic_extra__.items()

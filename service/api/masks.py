@@ -1,7 +1,10 @@
 """The ignore mask of a recipe: upload as PNG or polygons, look at it, go back to none."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,10 +16,11 @@ from service.access.principal import Admin, Operator
 from service.api.bodies import Body
 from service.api.deps import RecipeName, Serving
 from service.api.threshold_documents import Version, Why
+from service.api.thresholds import Where, manifest_of
 from service.db.tables import MaskRow
 from service.errors import InspectionError, problem_docs, validation_error
 from service.metadata import WHOLE
-from service.recipes.masking import MAX_PIXELS, Masks
+from service.recipes.masking import MAX_PIXELS, MaskPreview, Masks
 
 router = APIRouter(prefix="/v1/recipes/{recipe}/mask", tags=["masks"])
 Side = Annotated[int, Field(ge=1, le=16_384), WHOLE]
@@ -46,6 +50,32 @@ class MaskOut(BaseModel):
     who: str
     why: str
     created_at: datetime
+
+
+class MaskFlipOut(BaseModel):
+    id: str
+    score: float
+    score_after: float = Field(description="estimated")
+    before: str = Field(description="verdict under the limits and the mask in force")
+    after: str = Field(description="verdict under the previewed mask, estimated")
+    review_state: str
+
+
+class MaskFlipsOut(BaseModel):
+    total: int
+    kinds: dict[str, int] = Field(description="how many flip between what: `REVIEW->PASS`")
+    items: list[MaskFlipOut] = Field(description="newest first")
+
+
+class MaskPreviewOut(BaseModel):
+    based_on: int = Field(description="version in force that is compared with; 0: none")
+    share: float = Field(description="of the image that would not be inspected")
+    inspections: int = Field(description="stored ones whose maps were looked at, under the mask in force")
+    flips: MaskFlipsOut
+    uncovers: bool = Field(
+        description="the mask in force hides something that would be inspected again: stored maps say "
+        "nothing of it"
+    )
 
 
 class MasksOut(BaseModel):
@@ -126,20 +156,56 @@ async def set_mask(
 
     For what is accepted from now on; what was inspected keeps the mask it was inspected with.
     """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type not in (_PNG, "application/json"):
-        raise InspectionError(
-            415, "unsupported-media-type", "send the mask as image/png, or polygons as application/json"
-        )
-    data = await request.body()
-    reader = _pixels if content_type == _PNG else _polygons
+    read = await _sent(request)
     size = serving.engines.serving(recipe).manifest.map_size
     masks = Masks(serving.database, serving.ledger.blobs)
 
     def store() -> MaskRow:
-        return masks.set(who, recipe, reader(data), map_size=size, why=why, based_on=based_on)
+        return masks.set(who, recipe, read(), map_size=size, why=why, based_on=based_on)
 
     return _shown(await asyncio.to_thread(store))
+
+
+@router.post(
+    "/preview",
+    summary="What another mask would change",
+    responses=problem_docs(404, 413, 415, 422, 503),
+    openapi_extra=_BODY,
+)
+async def preview_mask(
+    request: Request,
+    serving: Serving,
+    who: Operator,
+    where: Where,
+    limit: Annotated[int, Query(ge=1, le=500, description="newest inspections looked at")] = 100,
+) -> MaskPreviewOut:
+    """Verdicts of stored inspections, estimated from their stored maps; nothing is changed.
+
+    The maps of inspections under the same mask, model and profile; the limits in force decide.
+    """
+    read = await _sent(request)
+    manifest = await asyncio.to_thread(manifest_of, serving, where)
+    masks = Masks(serving.database, serving.ledger.blobs)
+    calibration = manifest.calibration[where.profile].score
+    top_fraction = manifest.profiles[where.profile].map.top_fraction
+
+    def run() -> MaskPreview:
+        return masks.preview(
+            where, calibration, top_fraction, read(), map_size=manifest.map_size, limit=limit
+        )
+
+    found = await asyncio.to_thread(run)
+    flips = [effect for effect in found.effects if effect.before != effect.after]
+    kinds = Counter(f"{effect.before}->{effect.after}" for effect in flips)
+    return MaskPreviewOut(
+        based_on=found.based_on,
+        share=found.share,
+        inspections=len(found.effects),
+        flips=MaskFlipsOut(
+            total=len(flips), kinds=kinds, items=[MaskFlipOut(**vars(effect)) for effect in flips]
+        ),
+        uncovers=found.uncovers,
+    )
 
 
 @router.delete("", summary="Inspect all of a part again", responses=problem_docs(404, 409, 422, 503))
@@ -153,6 +219,17 @@ async def clear_mask(
     """As a new, empty version."""
     masks = Masks(serving.database, serving.ledger.blobs)
     return _shown(await asyncio.to_thread(masks.clear, who, recipe, why=why, based_on=based_on))
+
+
+async def _sent(request: Request) -> Callable[[], Mask]:
+    """What a request holds, to be read in a thread; 415 for anything but a PNG or polygons."""
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type not in (_PNG, "application/json"):
+        raise InspectionError(
+            415, "unsupported-media-type", "send the mask as image/png, or polygons as application/json"
+        )
+    data = await request.body()
+    return partial(_pixels if content_type == _PNG else _polygons, data)
 
 
 def _pixels(data: bytes) -> Mask:

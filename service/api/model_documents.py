@@ -56,17 +56,6 @@ class ModelsOut(BaseModel):
     items: list[ModelOut] = Field(description="the last registered first")
 
 
-class SuspectOut(BaseModel):
-    rank: int
-    image: str
-    score: float = Field(description="calibrated: robust standard deviations above a typical part")
-
-
-class SuspectsOut(BaseModel):
-    total: int
-    items: list[SuspectOut] = Field(description="training images that look most like contaminants first")
-
-
 class EventOut(BaseModel):
     id: str
     action: str

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from service import bundles
-from service.access.principal import Admin, Operator, Principal
-from service.api.deps import Cursor, Services, Serving, id_text
+from service.access.principal import Admin, Operator
+from service.api.deps import Cursor, Serving, id_text
 from service.api.model_documents import (
     ActivatedOut,
     ActivateIn,
@@ -19,11 +19,8 @@ from service.api.model_documents import (
     ModelsOut,
     RecipeWhyIn,
     RegisterIn,
-    SuspectOut,
-    SuspectsOut,
     WhyIn,
 )
-from service.api.threshold_documents import Why
 from service.db.tables import ModelEventRow, ModelRow
 from service.errors import InspectionError, problem_docs, validation_error
 from service.metadata import Name
@@ -32,13 +29,14 @@ from service.model_life import Listed, ModelBook
 router = APIRouter(prefix="/v1/models", tags=["models"])
 ModelHash = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="sha256 of the bundle's manifest")]
 # The report's own style and pictures, and nothing else: no script, no request, no frame around it.
-_REPORT_CSP = (
+REPORT_CSP = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'self'; sandbox"
 )
 
 
-def _shown(row: ModelRow, listed: Listed, own: str) -> dict[str, Any]:
+def shown(row: ModelRow, listed: Listed, own: str) -> dict[str, Any]:
+    """The values of a `ModelOut`."""
     manifest = row.manifest or {}
     training, at = manifest.get("training_data", {}), f"{router.prefix}/{row.hash}"
     names = ("hash", "name", "version", "state", "registered_at", "registered_by")
@@ -81,7 +79,7 @@ async def list_models(
     book = ModelBook(serving.database)
     found = await asyncio.to_thread(book.listed, name=name, state=state, limit=limit)
     own = serving.engines.own.hash
-    return ModelsOut(items=[ModelOut(**_shown(row, found, own)) for row in found.rows])
+    return ModelsOut(items=[ModelOut(**shown(row, found, own)) for row in found.rows])
 
 
 @router.post(
@@ -122,7 +120,7 @@ async def register_model(request: Request, response: Response, serving: Serving,
     row, new, listed = await asyncio.to_thread(run)
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"{router.prefix}/{row.hash}"
-    return ModelDetail(**_shown(row, listed, serving.engines.own.hash), manifest=row.manifest)
+    return ModelDetail(**shown(row, listed, serving.engines.own.hash), manifest=row.manifest)
 
 
 @router.get("/events", summary="What was done with models", responses=problem_docs(422, 503))
@@ -153,27 +151,7 @@ async def get_model(model_hash: ModelHash, serving: Serving, who: Operator) -> M
     """With its manifest."""
     found = await asyncio.to_thread(ModelBook(serving.database).one, model_hash)
     row = found.rows[0]
-    return ModelDetail(**_shown(row, found, serving.engines.own.hash), manifest=row.manifest)
-
-
-@router.get(
-    "/{model_hash}/audit",
-    summary="Suspicious training images",
-    responses=problem_docs(404, 422, 503),
-)
-async def get_audit(
-    model_hash: ModelHash,
-    serving: Serving,
-    who: Operator,
-    offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> SuspectsOut:
-    """Every training image, ranked by how much it looks like a contaminant."""
-    book = ModelBook(serving.database)
-    rows = await asyncio.to_thread(
-        lambda: bundles.audit_rows(bundles.read_file(book.get(model_hash), "audit.csv"))
-    )
-    return SuspectsOut(total=len(rows), items=[SuspectOut(**row) for row in rows[offset : offset + limit]])
+    return ModelDetail(**shown(row, found, serving.engines.own.hash), manifest=row.manifest)
 
 
 @router.get(
@@ -189,7 +167,11 @@ async def get_report(model_hash: ModelHash, serving: Serving, who: Operator) -> 
     """As the trainer wrote it, shown without scripts and without requests to anywhere."""
     book = ModelBook(serving.database)
     html = await asyncio.to_thread(lambda: bundles.read_file(book.get(model_hash), "report.html"))
-    headers = {"Content-Security-Policy": _REPORT_CSP, "Cache-Control": "private, no-cache"}
+    headers = {
+        "Content-Security-Policy": REPORT_CSP,
+        "X-Frame-Options": "SAMEORIGIN",  # as frame-ancestors says; our own page shows it in a frame
+        "Cache-Control": "private, no-cache",
+    }
     return Response(html, media_type="text/html", headers=headers)
 
 
@@ -201,7 +183,7 @@ async def get_events(
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> EventsOut:
-    """Newest first."""
+    """What was done with it, and what came into its place; newest first."""
     book, before = ModelBook(serving.database), id_text(cursor)
 
     def run() -> list[ModelEventRow]:
@@ -226,39 +208,6 @@ async def activate_model(
 
 
 @router.post(
-    "/{model_hash}/shadow", summary="Let a model shadow a recipe", responses=problem_docs(404, 409, 422, 503)
-)
-async def shadow_model(model_hash: ModelHash, body: RecipeWhyIn, serving: Serving, who: Admin) -> ModelOut:
-    """Noted with the recipe; scoring live images beside the active model is not part of this version."""
-    return await _shadow(model_hash, body.recipe, body.why, serving, who, on=True)
-
-
-@router.delete("/{model_hash}/shadow", summary="End a shadow", responses=problem_docs(404, 409, 422, 503))
-async def unshadow_model(
-    model_hash: ModelHash,
-    serving: Serving,
-    who: Admin,
-    recipe: Annotated[Name, Query()],
-    why: Annotated[Why, Query()],
-) -> ModelOut:
-    """The model becomes a candidate again, unless it shadows other recipes."""
-    return await _shadow(model_hash, recipe, why, serving, who, on=False)
-
-
-async def _shadow(
-    model: str, recipe: str, why: str, serving: Services, who: Principal, *, on: bool
-) -> ModelOut:
-    book = ModelBook(serving.database)
-
-    def run() -> Listed:
-        book.shadow(who, model, recipe, on=on, why=why)
-        return book.one(model)
-
-    found = await asyncio.to_thread(run)
-    return ModelOut(**_shown(found.rows[0], found, serving.engines.own.hash))
-
-
-@router.post(
     "/{model_hash}/retire",
     summary="Take a model out of the choice",
     responses=problem_docs(404, 409, 422, 503),
@@ -272,4 +221,4 @@ async def retire_model(model_hash: ModelHash, body: WhyIn, serving: Serving, who
         return book.one(model_hash)
 
     found = await asyncio.to_thread(run)
-    return ModelOut(**_shown(found.rows[0], found, own))
+    return ModelOut(**shown(found.rows[0], found, own))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
 from service.access.principal import Camera
@@ -44,9 +44,10 @@ async def ready(serving: Serving) -> Health:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(serving: Serving, who: Camera) -> Response:
-    """In the Prometheus text format."""
-    return Response(generate_latest(serving.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request, serving: Serving, who: Camera) -> Response:
+    """In the Prometheus text format, or in OpenMetrics with exemplars where `Accept` asks for it."""
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(serving.metrics.registry), headers={"Content-Type": media_type})
 
 
 @router.get("/docs", include_in_schema=False)

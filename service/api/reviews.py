@@ -10,45 +10,33 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.access.principal import Operator
 from service.api.bodies import Body
 from service.api.deps import Serving
-from service.api.schemas import AnyVerdict, InspectionOut, document
-from service.db.repository.filters import Filter
+from service.api.filters import Common
+from service.api.schemas import InspectionOut, document
 from service.db.tables import InspectionRow, ReviewRow
 from service.errors import problem_docs
-from service.metadata import WHOLE, Label, Moment, Name
+from service.metadata import WHOLE, Name
 from service.review.decisions import Reviews
 
 router = APIRouter(prefix="/v1", tags=["reviews"])
+Decision = Literal["good", "defective", "unsure", "withdrawn"]
+Comment = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
 Force = Annotated[bool, Query(description="also when another person holds the claim")]
 
 
-class QueueQuery(BaseModel):
+class QueueQuery(Common):
     """Which of what waits; all that are given must hold."""
 
     model_config = ConfigDict(extra="forbid")
 
-    recipe: Name | None = None
-    line: Label | None = None
-    station: Label | None = None
-    lot: Label | None = None
-    serial: Label | None = None
-    verdict: AnyVerdict | None = None
-    model_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    since: Moment | None = Field(default=None, description="created at or after, with time zone")
-    until: Moment | None = Field(default=None, description="created before, with time zone")
     limit: int = Field(default=50, ge=1, le=200)
-
-    def filter(self) -> Filter:
-        names = ("recipe", "line", "station", "lot", "serial", "verdict", "model_hash")
-        equal = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return Filter(equal=equal, since=self.since, until=self.until)
 
 
 class ReviewIn(Body):
     """A decision; append-only. `withdrawn` takes the newest one back that stands."""
 
-    decision: Literal["good", "defective", "unsure", "withdrawn"]
+    decision: Decision
     reason: Name | None = Field(default=None, description="one of the recipe's reasons, where it has any")
-    comment: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] | None = None
+    comment: Comment | None = None
     expected_revision: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] = Field(
         description="the inspection's `review.revision` that was seen; 0 before the first"
     )
@@ -56,7 +44,7 @@ class ReviewIn(Body):
 
 class ReviewOut(BaseModel):
     revision: int
-    decision: Literal["good", "defective", "unsure", "withdrawn"]
+    decision: Decision
     reason: str | None
     comment: str | None
     who: str
@@ -114,6 +102,7 @@ async def post_review(
         comment=body.comment,
         expected_revision=body.expected_revision,
     )
+    serving.metrics.decided(row.recipe, row.verdict, body.decision)
     response.headers["Location"] = f"/v1/inspections/{row.id}/reviews"
     return ReviewedOut.model_validate(
         {

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 from models.bundle import Thresholds
 from service.api.bodies import Body, Uuid
 from service.metadata import WHOLE, Moment
+from service.recipes.intervals import Share
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Why = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*\S[^\x00]*$")]
@@ -110,6 +111,13 @@ class ShareOut(BaseModel):
     sample: int = Field(description="inspections it rests on")
     method: str | None = Field(description="wilson, bootstrap, or wilson-effective")
     reason: str | None
+
+    @classmethod
+    def of(cls, share: Share | None, reason: str | None = "no inspections in this span") -> "ShareOut":
+        """A share, or why there is none."""
+        if share is None:
+            return cls(value=None, low=None, high=None, sample=0, method=None, reason=reason)
+        return cls(**vars(share), reason=None)
 
 
 class StratumOut(BaseModel):

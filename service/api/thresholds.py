@@ -32,7 +32,6 @@ from service.db.repository import models
 from service.db.tables import ThresholdRow
 from service.errors import InspectionError, problem_docs
 from service.metadata import Moment, ProfileName
-from service.recipes.intervals import Share
 from service.recipes.limits import InForce, Limits, Place, Preview
 from service.recipes.whatif import VERDICTS, Estimate, decide
 
@@ -53,8 +52,7 @@ def place(
         known = sorted(manifest.profiles)
         detail = f"profile {name!r} is not in this model's bundle; known: {', '.join(known)}"
         raise InspectionError(422, "unknown-profile", detail, extra={"profiles": known})
-    calibration = manifest.calibration[name]
-    return Place(recipe, model or served.hash, name, calibration.suggested, calibration.images)
+    return Place.of(recipe, model or served.hash, manifest, name)
 
 
 def _manifest(serving: Services, model_hash: str) -> Manifest:
@@ -63,6 +61,12 @@ def _manifest(serving: Services, model_hash: str) -> Manifest:
     if row is None or row.manifest is None:
         raise InspectionError(404, "unknown-model", f"no model {model_hash} is registered here")
     return Manifest.model_validate(row.manifest)
+
+
+def manifest_of(serving: Services, where: Place) -> Manifest:
+    """Of the bundle whose limits these are."""
+    served = serving.engines.serving(where.recipe)
+    return served.manifest if where.model_hash == served.hash else _manifest(serving, where.model_hash)
 
 
 Where = Annotated[Place, Depends(place)]
@@ -104,7 +108,7 @@ async def set_thresholds(
 @router.post("/preview", summary="What other limits would change", responses=problem_docs(404, 422, 503))
 async def preview_thresholds(body: PreviewIn, serving: Serving, who: Operator, where: Where) -> PreviewOut:
     """Over stored scores under the recipe's present mask; nothing is changed."""
-    before, limits = id_text(body.flips_cursor), Limits(serving.database)
+    before, limits = id_text(body.flips_cursor), Limits(serving.database, serving.scores)
 
     def run() -> Preview:
         span = limits.span(where, body.since, body.until)
@@ -116,9 +120,9 @@ async def preview_thresholds(body: PreviewIn, serving: Serving, who: Operator, w
         based_on=found.base.version,
         inspections=what.inspections,
         flips=_flips(found, body, before),
-        pass_rate=_share(what.passes),
-        review_rate=_share(what.review_load),
-        reject_rate=_share(what.rejects),
+        pass_rate=ShareOut.of(what.passes),
+        review_rate=ShareOut.of(what.review_load),
+        reject_rate=ShareOut.of(what.rejects),
         escape=_estimate(what.escape),
         overkill=_estimate(what.overkill),
         strata=[StratumOut(**vars(note)) for note in what.strata],
@@ -132,7 +136,7 @@ async def suggest_thresholds(
     body: SuggestIn, serving: Serving, who: Operator, where: Where
 ) -> SuggestionsOut:
     """From what people reviewed, from stored scores, and from the bundle; what can be had, best first."""
-    limits = Limits(serving.database)
+    limits = Limits(serving.database, serving.scores)
 
     def run() -> tuple[InForce, list[SuggestionOut]]:
         span = limits.span(where, body.since, body.until)
@@ -209,14 +213,8 @@ def _current(found: InForce) -> VersionOut:
     )
 
 
-def _share(share: Share | None, reason: str | None = "no inspections in this span") -> ShareOut:
-    if share is None:
-        return ShareOut(value=None, low=None, high=None, sample=0, method=None, reason=reason)
-    return ShareOut(**vars(share), reason=None)
-
-
 def _estimate(found: Estimate) -> ShareOut:
-    return _share(found.share, found.reason)
+    return ShareOut.of(found.share, found.reason)
 
 
 def _flips(found: Preview, body: PreviewIn, before: str | None) -> FlipsOut:

@@ -8,6 +8,7 @@ from fastapi import Request
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
+from service.api.bodies import utf8_only
 from service.errors import InspectionError, validation_error
 from service.metadata import Metadata, Traits
 
@@ -85,6 +86,7 @@ async def read(request: Request) -> tuple[bytes, Metadata]:
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     values = query_values(request)
     if content_type == "multipart/form-data":
+        utf8_only(request)
         async with request.form(max_files=2, max_fields=2, max_part_size=_MAX_METADATA_BYTES) as form:
             data, given = await _form_parts(form)
         said = _validated_json(given) if given is not None else None

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.drive import See
 from models.engine import RawMap
 
 Priority = Literal["camera", "backfill"]
@@ -32,6 +33,7 @@ class Job:
     priority: Priority = "camera"
     deadline: float | None = None  # of `time.monotonic()`; Expired is raised then
     ignore: NDArray[np.bool_] | None = None  # [h, w], true where nothing counts
+    see: See | None = None  # in the engine's thread; engines without steps, and static batches, show nothing
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,6 @@ class Lanes:
         for lane in self._lanes.values():
             yield from lane
 
-    def waiting(self, priority: Priority) -> int:
-        return len(self._lanes[priority])
-
     def add(self, ticket: Ticket) -> None:
         """Queue a ticket."""
         self._lanes[ticket.job.priority].append(ticket)

@@ -94,7 +94,7 @@ class Stepper:
         for ticket in tickets:
             job, ticket.started_at = ticket.job, now
             try:
-                self._tasks[ticket] = self._slots.begin(job.image, job.seed, job.profile, job.ignore)
+                self._tasks[ticket] = self._slots.begin(job.image, job.seed, job.profile, job.ignore, job.see)
             except Exception as error:
                 failed[ticket] = error
         return failed

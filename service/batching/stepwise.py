@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from models.drive import See
 from models.engine import Engine, RawMap, Slots, SlotTask
 from models.samplers import Cancelled
 from models.slots import Wanted
@@ -49,7 +50,9 @@ class _WholeImages:
     def foresee(self, profile: str) -> Wanted:
         return _ONE_CALL
 
-    def begin(self, image: Float, seed: int, profile: str, ignore: Mask | None = None) -> SlotTask:
+    def begin(
+        self, image: Float, seed: int, profile: str, ignore: Mask | None = None, see: See | None = None
+    ) -> SlotTask:
         return _WholeImage(image, seed, profile, ignore)
 
     def advance(self, tasks: Sequence[SlotTask], should_stop: Callable[[], bool] | None = None) -> None:

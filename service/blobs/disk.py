@@ -49,6 +49,9 @@ class DiskBlobs:
         except FileNotFoundError:
             raise BlobMissing(name) from None
 
+    def has(self, name: str) -> bool:
+        return self._path(name).is_file()
+
     def stored(self) -> Iterator[Stored]:
         """All blobs, shard by shard."""
         for shard in self._root.glob("[0-9a-f][0-9a-f]"):

@@ -12,53 +12,17 @@ from urllib.parse import urlsplit
 import click
 
 from service import logs
+from service.camera.options import api_key, common, metadata
 from service.commands import guarded
 from service.errors import StartupError
-from service.settings import DEFAULT_URL
 
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _RETRY_FOR_S = 30.0
 
 
-def _common(command: Any) -> Any:
-    """Where the service is, who we are, and what is said of every image."""
-    for option in (
-        click.option("--station", help="station or camera of every image"),
-        click.option("--line", help="production line of every image"),
-        click.option("--lot", help="lot of every image"),
-        click.option("--profile", help="reconstruction profile [default: the service's]"),
-        click.option("--recipe", default="default", show_default=True, help="recipe of every image"),
-        click.option(
-            "--key-file",
-            type=click.Path(path_type=Path, exists=True, dir_okay=False),
-            help="file that holds it",
-        ),
-        click.option("--key", envvar="INLIER_KEY", help="API key; better in INLIER_KEY or --key-file"),
-        click.option(
-            "--url", envvar="INLIER_URL", default=DEFAULT_URL, show_default=True, help="the service"
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _metadata(flags: dict[str, Any]) -> dict[str, Any]:
-    names = ("recipe", "profile", "lot", "line", "station")
-    return {name: flags[name] for name in names if flags[name] is not None}
-
-
-def _key(flags: dict[str, Any]) -> str | None:
-    if flags["key_file"] is None:
-        return flags["key"] or None
-    text: str = flags["key_file"].read_text().strip()
-    if not text:
-        raise StartupError(f"--key-file {flags['key_file']} is empty")
-    return text.split()[-1]
-
-
 @click.command()
 @click.argument("folder", type=_FOLDER)
-@_common
+@common
 @click.option("--pattern", multiple=True, help="names to post, in lower case; repeatable [default: images]")
 @click.option("--recursive", is_flag=True, help="look into folders within, too")
 @click.option("--fields", help="regular expression; its named groups in a file's name become metadata")
@@ -100,11 +64,11 @@ def _watch(folder: Path, flags: dict[str, Any]) -> None:
         failed=flags["failed"] and flags["failed"].resolve(),
         settle_s=flags["settle_s"],
         poll_s=flags["poll_s"],
-        metadata=_metadata(flags),
+        metadata=metadata(flags),
         fields=fields,
     )
     with (
-        Client(flags["url"], _key(flags), retry_for_s=_RETRY_FOR_S) as client,
+        Client(flags["url"], api_key(flags), retry_for_s=_RETRY_FOR_S) as client,
         Memory(flags["state"] or folder / STATE) as memory,
     ):
         watcher = Watcher(client, options, memory, click.echo)
@@ -117,7 +81,7 @@ def _watch(folder: Path, flags: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("folder", type=_FOLDER)
-@_common
+@common
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), required=True, help="images a second")
 @click.option("--duration", type=click.FloatRange(min=0), default=10.0, show_default=True, help="seconds")
 @click.option(
@@ -149,12 +113,12 @@ def simulate(
     """Post the images below FOLDER at a rate, as a line would, and show what came back."""
     from service.camera.simulate import Load
 
-    load = Load(rate, duration, arrivals, concurrency, wait, seed, _metadata(flags))
+    load = Load(rate, duration, arrivals, concurrency, wait, seed, metadata(flags))
 
     def run() -> None:
         if not allow_remote and not _loopback(flags["url"]):
             raise StartupError(f"{flags['url']} is not this machine; --allow-remote loads it all the same")
-        _simulate(folder, flags["url"], _key(flags), load, json_file)
+        _simulate(folder, flags["url"], api_key(flags), load, json_file)
 
     guarded(run)
 

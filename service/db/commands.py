@@ -36,13 +36,14 @@ def upgrade(**flags: Any) -> None:
 @db.command()
 @options(*_OPTIONS)
 def current(**flags: Any) -> None:
-    """Print the version of the tables; exits with 1 when `upgrade` has something to do."""
+    """Print the version of the tables; exits with 1 unless this version runs on them as they are."""
 
     def run() -> None:
         with _database(flags) as database:
-            present, newest = database.versions()
-        click.echo(f"{present or 'empty'} (newest: {newest})")
-        if present != newest:
+            present, newest, ready = database.versions()
+        note = ", which it serves" if ready and present != newest else ""
+        click.echo(f"{present or 'empty'} (newest: {newest}{note})")
+        if not ready:
             raise SystemExit(1)
 
     guarded(run)

@@ -1,5 +1,6 @@
 """Connections and transactions: one short transaction per store, opened and committed in one place."""
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, make_url,
 from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.orm import Session
 
+from service.db import support
 from service.errors import StartupError
+
+log = logging.getLogger(__name__)
 
 # A PostgreSQL that is gone without a word is noticed within seconds, not hours, and every thread of the
 # service gets a connection, so that none waits for another's.
@@ -72,20 +76,43 @@ class Database:
             connection.execute(text("SELECT 1"))
 
     def migrate(self) -> None:
-        """Bring the tables to the newest version; of several processes that try, one does it."""
-        with self._alembic() as config:
-            command.upgrade(config, "head")
+        """Bring the tables to the newest version; of several processes that try, one does it.
+
+        Newer ones that still serve this program stay as they are; StartupError for others.
+        """
+        with self._alembic() as (config, connection):
+            script = ScriptDirectory.from_config(config)
+            if (present := support.newer(connection, script)) is None:
+                command.upgrade(config, "head")
+            elif support.serves(connection, script, present):
+                log.info(
+                    "the tables (%s) belong to a newer version and still serve this one (%s)",
+                    present,
+                    script.get_current_head(),
+                )
+            else:
+                raise StartupError(
+                    f"the tables ({present}) belong to a newer version of this program and do not serve this"
+                    f" one ({script.get_current_head()}); start the newer version, or restore a backup"
+                )
 
     def downgrade(self, revision: str) -> None:
         """Take the tables back to an earlier version; what only the newer ones hold is lost."""
-        with self._alembic() as config:
+        with self._alembic() as (config, _):
             command.downgrade(config, revision)
 
-    def versions(self) -> tuple[str | None, str | None]:
-        """The version of the tables, None without any, and the newest version."""
+    def versions(self) -> tuple[str | None, str | None, bool]:
+        """The tables' version (None without any), the newest known, whether we run on them as they are."""
         with self.engine.connect() as connection:
             script = ScriptDirectory.from_config(alembic_config(connection))
-            return MigrationContext.configure(connection).get_current_revision(), script.get_current_head()
+            present, head = (
+                MigrationContext.configure(connection).get_current_revision(),
+                script.get_current_head(),
+            )
+            ready = present == head
+            if support.newer(connection, script) is not None:
+                ready = support.serves(connection, script, str(present))
+            return present, head, ready
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
@@ -107,10 +134,10 @@ class Database:
                     _pragma(connection, "foreign_keys = ON")
 
     @contextmanager
-    def _alembic(self) -> Iterator[Config]:
+    def _alembic(self) -> Iterator[tuple[Config, Connection]]:
         try:
             with self.migrating() as connection:
-                yield alembic_config(connection)
+                yield alembic_config(connection), connection
         except CommandError as error:
             raise StartupError(
                 f"the database cannot be migrated ({error}); it may belong to a newer version of this program"

@@ -11,7 +11,17 @@ from typing import Any, Literal, get_args
 from service.db.tables import OutboxRow
 
 Event = Literal[
-    "inspection.finished", "inspection.failed", "review.created", "model.activated", "thresholds.changed"
+    "inspection.finished",
+    "inspection.failed",
+    "review.created",
+    "thresholds.changed",
+    "model.shadowed",
+    "model.unshadowed",
+    "model.activated",
+    "model.retired",
+    "training.passed",
+    "training.rejected",
+    "training.failed",
 ]
 EVENTS: tuple[Event, ...] = get_args(Event)
 CONTENT_TYPE = "application/cloudevents+json"

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from contextlib import suppress
 
 from redis.exceptions import RedisError
 
+from service import tasks
 from service.queue.streams import connect
 
 log = logging.getLogger(__name__)
@@ -38,9 +38,7 @@ class RedisBell:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await tasks.end(self._task)
         await self._redis.aclose()
 
     async def _hear(self) -> None:

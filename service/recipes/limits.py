@@ -6,16 +6,18 @@ Everything here blocks and is called in a thread.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 from sqlalchemy.exc import IntegrityError
 
-from models.bundle import Thresholds
+from models.bundle import Manifest, Thresholds
 from service.access.principal import Principal
 from service.db.repository import audit, outbox, recipes, scores, thresholds
 from service.db.repository.scores import Reevaluated, Span
 from service.db.session import Database
 from service.db.tables import ThresholdRow
 from service.errors import InspectionError
+from service.recipes.memory import ScoreMemory
 from service.recipes.suggest import Suggestion, from_bundle, from_reviewed, from_stored
 from service.recipes.whatif import Histogram, Stored, WhatIf, histogram, what_if
 
@@ -29,6 +31,12 @@ class Place:
     profile: str
     suggested: Thresholds
     calibrated_on: int  # training images
+
+    @classmethod
+    def of(cls, recipe: str, model_hash: str, manifest: Manifest, profile: str) -> Self:
+        """The place of one of a bundle's profiles."""
+        calibration = manifest.calibration[profile]
+        return cls(recipe, model_hash, profile, calibration.suggested, calibration.images)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -55,8 +63,8 @@ class Preview:
 class Limits:
     """All limits of a database."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, memory: ScoreMemory | None = None) -> None:
+        self._database, self._memory = database, memory or ScoreMemory()
 
     def in_force(self, place: Place) -> InForce:
         with self._database.read() as session:
@@ -119,14 +127,14 @@ class Limits:
 
     def preview(self, place: Place, wanted: Thresholds, span: Span, limit: int, bins: int) -> Preview:
         """What `wanted` would decide on stored inspections, against the limits in force."""
-        stored, base = self._stored(span, limit), self.in_force(place)
+        stored, base = self.stored(span, limit), self.in_force(place)
         return Preview(base, stored, what_if(stored, base.limits, wanted), histogram(stored, bins))
 
     def suggest(
         self, place: Place, span: Span, limit: int, reject_rate: float, review_rate: float
     ) -> list[Suggestion]:
         """Limits at target rates, the source that says most about this line first."""
-        stored = self._stored(span, limit)
+        stored = self.stored(span, limit)
         found = (
             from_reviewed(stored, reject_rate, review_rate),
             from_stored(stored, reject_rate, review_rate),
@@ -140,9 +148,9 @@ class Limits:
         with self._database.read() as session:
             return scores.reevaluated(session, span, limits, changed=changed, before=before, limit=limit)
 
-    def _stored(self, span: Span, limit: int) -> Stored:
-        with self._database.read() as session:
-            return scores.stored(session, span, limit)
+    def stored(self, span: Span, limit: int) -> Stored:
+        """The newest of a span, as the memory has them."""
+        return self._memory.of(self._database, span, limit)
 
 
 def _in_force(row: ThresholdRow | None, place: Place) -> InForce:

@@ -4,10 +4,12 @@ Everything here blocks and is called in a thread.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from models.anomaly import ScoreCalibration
 from models.decode import decode
 from models.masks import Mask, MaskError, check, from_pixels, to_png
 from service.access.principal import Principal
@@ -16,10 +18,22 @@ from service.db.repository import audit, masks, recipes
 from service.db.session import Database
 from service.db.tables import MaskRow
 from service.errors import InspectionError
+from service.recipes.limits import Limits, Place
+from service.recipes.maskeffect import Effect, effects, uncovers
 
 _KEPT = 64  # decoded masks; one of 4 megapixels is 4 MB
 _ASPECT_TOLERANCE = 0.01
 MAX_PIXELS = 16_000_000
+
+
+@dataclass(frozen=True)
+class MaskPreview:
+    """A mask against stored inspections."""
+
+    based_on: int  # version in force; 0: none
+    share: float
+    uncovers: bool  # what is inspected again was hidden in the stored maps, so nothing is known of it
+    effects: Sequence[Effect]  # newest first
 
 
 class Masks:
@@ -96,6 +110,32 @@ class Masks:
         size = (row.height_px, row.width_px)
         empty = self._blobs.put(to_png(np.zeros(size, dtype=np.bool_)))
         return self._add(who, recipe, empty, size, 0.0, why, based_on)
+
+    def preview(
+        self,
+        place: Place,
+        calibration: ScoreCalibration,
+        top_fraction: float,
+        mask: Mask,
+        *,
+        map_size: tuple[int, int],
+        limit: int,
+    ) -> MaskPreview:
+        """What `mask` would make of the newest `limit` stored inspections; nothing is changed."""
+        try:
+            check(mask, map_size)
+        except MaskError as error:
+            raise InspectionError(422, "invalid-mask", str(error)) from None
+        limits = Limits(self._database)
+        span, base = limits.span(place, None, None), limits.in_force(place)
+        with self._database.read() as session:
+            _check_aspect(mask, masks.newest_image_size(session, place.recipe))
+            row = masks.newest(session, place.recipe)
+            stored = masks.stored_maps(session, span, limit)
+        present = None if row is None or row.share == 0 else self._decoded(row.sha256)
+        found = effects(stored, self._blobs, mask, present, base.limits, calibration, top_fraction)
+        version = 0 if row is None else row.version
+        return MaskPreview(version, float(mask.mean()), uncovers(mask, present), found)
 
     def _add(
         self,

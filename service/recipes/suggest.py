@@ -38,7 +38,7 @@ class Suggestion:
 
 def from_bundle(reject_rate: float, review_rate: float, images: int) -> Suggestion:
     """Calibrated scores of good parts are standard normal by construction: the limits are its quantiles."""
-    review, reject = (_NORMAL.inv_cdf(1 - rate) for rate in (review_rate, reject_rate))
+    review, reject = (-_NORMAL.inv_cdf(rate) for rate in (review_rate, reject_rate))
     return Suggestion("bundle", review, reject, None, None, images)
 
 
@@ -50,7 +50,7 @@ def from_stored(stored: Stored, reject_rate: float, review_rate: float) -> Sugge
     if len(stored) < LEAST_STORED:
         return None
     values, rng = np.sort(stored.scores), np.random.default_rng(7)
-    deviations = np.array([_NORMAL.inv_cdf(1 - rate) for rate in (review_rate, reject_rate)])
+    deviations = np.array([-_NORMAL.inv_cdf(rate) for rate in (review_rate, reject_rate)])
     location, scale, share = fit_once(values)
     limits = location + scale * deviations
     again = np.array([fit_once(np.sort(rng.choice(values, values.size)))[:2] for _ in range(_RESAMPLES)])

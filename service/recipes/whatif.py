@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from models.anomaly import verdict_codes
 from models.bundle import Thresholds
 from service.recipes.intervals import Share, Stratum, plain_share, stratified_share
 
@@ -72,19 +73,19 @@ class WhatIf:
 
 def decide(scores: Float64, limits: Thresholds) -> Codes:
     """Calibrated scores `[N]` -> index into VERDICTS, as `models.anomaly.verdict` decides."""
-    return np.where(scores < limits.review, _PASS, np.where(scores < limits.reject, _REVIEW, _REJECT))
+    return verdict_codes(scores, limits.review, limits.reject)
 
 
 def what_if(stored: Stored, old: Thresholds, new: Thresholds) -> WhatIf:
     """What `new` limits would decide where `old` ones do now."""
     before, after = decide(stored.scores, old), decide(stored.scores, new)
     flipping = np.flatnonzero(before != after)
-    names = [f"{VERDICTS[a]}->{VERDICTS[b]}" for a, b in zip(before[flipping], after[flipping], strict=True)]
+    kinds = np.unique(len(VERDICTS) * before[flipping] + after[flipping], return_counts=True)
     sampled = sampled_rows(stored)
     count, notes = len(stored), _notes(stored, sampled)
     return WhatIf(
         inspections=count,
-        flips={name: names.count(name) for name in sorted(set(names))},
+        flips={_kind(int(code)): int(number) for code, number in zip(*kinds, strict=True)},
         flipping=flipping,
         passes=plain_share(int((after == _PASS).sum()), count),
         review_load=plain_share(int((after == _REVIEW).sum()), count),
@@ -94,6 +95,11 @@ def what_if(stored: Stored, old: Thresholds, new: Thresholds) -> WhatIf:
         strata=notes,
         warnings=_warnings(notes),
     )
+
+
+def _kind(code: int) -> str:
+    old, new = divmod(code, len(VERDICTS))
+    return f"{VERDICTS[old]}->{VERDICTS[new]}"
 
 
 def sampled_rows(stored: Stored) -> NDArray[np.bool_]:

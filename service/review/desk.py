@@ -3,7 +3,6 @@
 Everything here blocks and is called in a thread.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,11 @@ import numpy as np
 from models.bundle import Manifest
 from service import render
 from service.blobs import BlobMissing
-from service.db.repository import filters, models, recipes, reviews, scores, search
+from service.db.repository import filters, models, recipes, reviews, search
 from service.db.repository.scores import Span
 from service.db.tables import InspectionRow, ReviewRow
 from service.ledger import Ledger
+from service.recipes.memory import ScoreMemory
 from service.recipes.whatif import Stored
 
 _SCORES = 5000  # newest inspections whose scores make the histogram
@@ -53,24 +53,7 @@ class Desk:
     outlines: str  # of the map at that value, SVG path in pixels of the image
 
 
-class Histograms:
-    """Scores of recipes, read again after half a minute: every page needs them, none needs the last one."""
-
-    def __init__(self) -> None:
-        self._known: dict[Span, tuple[float, Stored]] = {}
-
-    def of(self, ledger: Ledger, span: Span) -> Stored:
-        known = self._known.get(span)
-        if known is None or time.monotonic() - known[0] > _FRESH_S:
-            with ledger.database.read() as session:
-                known = time.monotonic(), scores.stored(session, span, _SCORES)
-            if len(self._known) > 100:
-                self._known.clear()
-            self._known[span] = known
-        return known[1]
-
-
-def open_desk(ledger: Ledger, histograms: Histograms, identifier: str) -> Desk:
+def open_desk(ledger: Ledger, memory: ScoreMemory, identifier: str) -> Desk:
     """InspectionError 404 for an unknown inspection."""
     row = ledger.get(identifier)
     with ledger.database.read() as session:
@@ -85,9 +68,9 @@ def open_desk(ledger: Ledger, histograms: Histograms, identifier: str) -> Desk:
     manifest = None if model is None or model.manifest is None else Manifest.model_validate(model.manifest)
     threshold = _pixel_threshold(row, manifest)
     chart = None
-    if row.score is not None and row.review is not None:
+    if row.score is not None and row.review is not None and row.reject is not None:
         span = Span(row.recipe, row.model_hash, row.profile, row.mask_id)
-        chart = draw(row, histograms.of(ledger, span))
+        chart = among_others(memory, ledger, span, row.score, row.review, row.reject)
     return Desk(
         row=row,
         reviews=said,
@@ -117,12 +100,16 @@ def _outlines(ledger: Ledger, row: InspectionRow, threshold: float | None) -> st
     return render.outlines(amap, threshold, (row.image_height_px, row.image_width_px))
 
 
-def draw(row: InspectionRow, stored: Stored) -> Chart:
-    """The scores of the recipe, with this one among them."""
-    assert row.score is not None
-    assert row.review is not None
-    assert row.reject is not None
-    low, high = min(_LOW, row.score - 0.5), max(row.reject + _ABOVE, row.score + 0.5)
+def among_others(
+    memory: ScoreMemory, ledger: Ledger, span: Span, score: float, review: float, reject: float
+) -> Chart:
+    """A score among the newest ones of its span."""
+    return draw(score, review, reject, memory.of(ledger.database, span, _SCORES, _FRESH_S))
+
+
+def draw(score: float, review: float, reject: float, stored: Stored) -> Chart:
+    """The scores of a recipe, with this one and both limits among them."""
+    low, high = min(_LOW, score - 0.5), max(reject + _ABOVE, score + 0.5)
     edges = np.linspace(low, high, _BINS + 1)
     kept = np.clip(stored.scores, low, high)
     states = {"good": stored.state == "good", "defective": stored.state == "defective"}
@@ -145,4 +132,4 @@ def draw(row: InspectionRow, stored: Stored) -> Chart:
         }
         if heights:
             bars.append((round(number * width, 1), round(width - 1.5, 1), heights))
-    return Chart(bars, at(row.review), at(row.reject), at(row.score), low, high, len(stored))
+    return Chart(bars, at(review), at(reject), at(score), low, high, len(stored))

@@ -4,10 +4,13 @@ Everything here blocks and is called in a thread.
 """
 
 import math
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ _BINS = 40
 _VERDICTS = ("PASS", "REVIEW", "REJECT", "ERROR", "EXPIRED")
 _SIGMAS = 3.0  # control limits
 _LOW, _HIGH = -4.0, 10.0  # calibrated scores shown
+_TOP = 2 / math.sqrt(2 * math.pi)  # density at the upper edge: twice the expected curve's peak
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,23 @@ def overview(database: Database) -> list[Group]:
         groups[row.line, row.recipe].append(row)
     names = sorted({*groups, *waiting}, key=lambda name: (name[0] or "", name[1]))
     return [_group(name, groups.get(name, []), waiting.get(name, 0), now) for name in names]
+
+
+class Watched:
+    """The overview for all who watch it live: counted once, not once for each of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until = -math.inf
+        self._groups: list[Group] = []
+
+    def groups(self, database: Database, fresh_s: float) -> list[Group]:
+        """As `overview`, not older than `fresh_s`."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._groups = overview(database)
+                self._until = time.monotonic() + fresh_s
+            return self._groups
 
 
 def _group(name: tuple[str | None, str], rows: list[Any], waiting: int, now: datetime) -> Group:
@@ -154,9 +175,7 @@ def _bars(scores: NDArray[np.float64]) -> list[tuple[float, float, float]]:
     ]
 
 
-_TOP = 2 / math.sqrt(2 * math.pi)
-
-
+@cache
 def _expected() -> str:
     """The standard normal density: calibration puts typical parts there."""
     grid = np.linspace(_LOW, _HIGH, 80)

@@ -1,7 +1,7 @@
 """The overview: what each line is doing, live by server-sent events."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 
 from service.access.principal import Operator
 from service.api.deps import Services, Serving
-from service.review.lately import overview
+from service.review.lately import Group, overview
 from service.review.shell import context, page
 
 router = APIRouter(include_in_schema=False)
@@ -21,7 +21,8 @@ _TICK_S = 0.25
 @router.get("/")
 async def home(request: Request, serving: Serving, who: Operator) -> HTMLResponse:
     """Lines and recipes of the last hour."""
-    return page(request, "overview.html", **await _values(serving))
+    groups = await asyncio.to_thread(overview, serving.database)
+    return page(request, "overview.html", **_values(serving, groups))
 
 
 @router.get("/overview/events")
@@ -36,7 +37,8 @@ async def _stream(request: Request, serving: Services) -> AsyncIterator[str]:
     yield "retry: 2000\n\n"
     before, started = "", asyncio.get_running_loop().time()
     while asyncio.get_running_loop().time() - started < _STREAM_S:
-        html = template.render(**given, **await _values(serving))
+        groups = await asyncio.to_thread(serving.watched.groups, serving.database, _LOOK_S / 2)
+        html = template.render(**given, **_values(serving, groups))
         if html != before:
             lines = "".join(f"data: {line}\n" for line in html.splitlines())
             yield f"event: lines\n{lines}\n"
@@ -47,10 +49,10 @@ async def _stream(request: Request, serving: Services) -> AsyncIterator[str]:
             await asyncio.sleep(_TICK_S)
 
 
-async def _values(serving: Services) -> dict[str, Any]:
-    groups = await asyncio.to_thread(overview, serving.database)
+def _values(serving: Services, groups: Sequence[Group]) -> dict[str, Any]:
     return {
         "groups": groups,
+        "drift": {group.recipe: serving.drift.seen(group.recipe) for group in groups},
         "depth": serving.runtime.admission.depth,
         "backlog": sum(group.backlog for group in groups),
     }

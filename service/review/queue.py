@@ -2,33 +2,37 @@
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from service.access.principal import Operator
 from service.api.deps import Serving
 from service.api.reviews import QueueQuery
 from service.api.schemas import document
-from service.errors import validation_error
 from service.review.decisions import Reviews
+from service.review.forms import models, sent
 from service.review.shell import page
 
 router = APIRouter(include_in_schema=False)
 _SHOWN = 60
-_FILTERS = ("recipe", "line", "station", "lot", "serial")
+
+
+class QueueForm(QueueQuery):
+    """The queue's filters; what has been reviewed is not in it, but in the list."""
+
+    review_state: Literal["none", "good", "defective", "unsure"] = "none"
 
 
 @router.get("/review")
-async def queue(request: Request, serving: Serving, who: Operator) -> HTMLResponse:
+async def queue(request: Request, serving: Serving, who: Operator) -> Response:
     """The first of the queue as a contact sheet, with filters and counts."""
-    given = {name: value for name, value in request.query_params.items() if value.strip()}
-    try:
-        query = QueueQuery.model_validate(given)
-    except ValidationError as error:
-        raise validation_error([dict(item) for item in error.errors()]) from None
+    query = sent(request, QueueForm)
+    if query.review_state != "none":
+        asked = query.model_dump(mode="json", exclude_defaults=True, exclude={"limit"})
+        return RedirectResponse("/inspections?" + urlencode({"wanted": "true", **asked}), 303)
     reviews = Reviews(serving.database)
     rows = await asyncio.to_thread(reviews.queue, who, query.filter(), _SHOWN)
     waiting, audits = await asyncio.to_thread(reviews.open_count, query.filter())
@@ -40,8 +44,8 @@ async def queue(request: Request, serving: Serving, who: Operator) -> HTMLRespon
         waiting=waiting,
         audits=audits,
         query=query,
-        filters=_FILTERS,
         filtered=bool(kept),
+        models=await asyncio.to_thread(models, serving.database),
         trail=urlencode({"in": "review", **kept}),
         now=datetime.now(UTC),
     )

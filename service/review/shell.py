@@ -40,6 +40,11 @@ NAVIGATION = (
     Entry("overview", "/"),
     Entry("review", "/review"),
     Entry("inspections", "/inspections"),
+    Entry("thresholds", "/thresholds"),
+    Entry("masks", "/masks"),
+    Entry("models", "/models"),
+    Entry("try", "/try"),
+    Entry("admin", "/admin", "admin"),
     Entry("api", "/docs"),
 )
 """The order in which people meet them; a page that does not exist yet has no entry."""
@@ -54,7 +59,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"ms": _ms, "number": _number, "share": _share, "code": code, "moment": moment}
+    filters = {
+        "ms": _ms,
+        "number": _number,
+        "share": _share,
+        "code": code,
+        "lasted": lasted,
+        "moment": moment,
+    }
     found.filters.update(filters)
     found.globals.update(languages=language.LANGUAGES, themes=THEMES)
     return found
@@ -81,6 +93,15 @@ def moment(value: datetime) -> Markup:
     exact = utc.strftime("%Y-%m-%d %H:%M:%S UTC")
     stamp = utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(stamp, exact, exact)
+
+
+def lasted(seconds: float) -> str:
+    """A time that something took, in the two largest of its units."""
+    whole = max(0, round(seconds))
+    for unit, size, small, part in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part} {small}"
+    return f"{whole} s"
 
 
 @pass_context

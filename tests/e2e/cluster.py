@@ -1,48 +1,21 @@
 """An API without a model and workers without an API, as real processes on one database, Redis and folder."""
 
-import re
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
-from tests.e2e.line import BIN, START_TIMEOUT_S, new_key
+from deploy.processes import Process
+from tests.e2e.line import new_key
 
-STOP_TIMEOUT_S = 60
 
+class Member(Process):
+    """A process of a cluster."""
 
-class Process:
-    """One of our commands with its log; `address` is what it says it is ready at."""
-
-    def __init__(self, log: Path, *arguments: object) -> None:
-        self._log = log
-        command = [str(BIN / "inlier-service"), *map(str, arguments)]
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output)
-        self.address = self._ready()
-
-    def _ready(self) -> str:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            text = self._log.read_text()
-            if found := re.search(r"ready.* at (http://\S+)", text):
-                return found[1]
-            assert self.process.poll() is None, text
-            time.sleep(0.05)
-        raise AssertionError(f"not ready after {START_TIMEOUT_S} s\n{self._log.read_text()}")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        """As an orchestrator does; asserts that it ends well."""
-        self.process.terminate()
-        status = self.process.wait(STOP_TIMEOUT_S)
-        assert status == 0, self._log.read_text()
+    def end_well(self) -> None:
+        """As an orchestrator ends it; asserts that it ends well."""
+        assert self.stop() == 0, self.log
 
 
 class Cluster:
@@ -50,20 +23,21 @@ class Cluster:
 
     def __init__(self, folder: Path, key: dict[str, str], *flags: object) -> None:
         self._folder, self._key, self._flags = folder, key, flags
-        self._all: list[Process] = []
+        self._all: list[Member] = []
         self.url = ""
 
-    def api(self) -> Process:
+    def api(self) -> Member:
         found = self._start("serve", "--port", 0, "--workers-inside", 0)
         self.url = found.address
         return found
 
-    def worker(self) -> Process:
+    def worker(self) -> Member:
         return self._start("worker", "--metrics-port", 0)
 
-    def _start(self, name: str, *arguments: object) -> Process:
+    def _start(self, name: str, *arguments: object) -> Member:
         log = self._folder / f"{name}-{len(self._all)}.log"
-        found = Process(log, name, *arguments, *self._flags)
+        found = Member(log, name, *arguments, *self._flags)
+        found.start()
         self._all.append(found)
         return found
 
@@ -74,7 +48,7 @@ class Cluster:
 
     def end(self) -> None:
         for process in self._all:
-            if process.process.poll() is None:
+            if process.runs:
                 process.kill()
 
 

@@ -1,8 +1,6 @@
 """The line as real processes: data drawn, a model trained, a service running on a port of its own."""
 
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
-BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 60
+from deploy import processes
+
 STOP_TIMEOUT_S = 30
 USER = ("eva", "--role", "admin")
 PASSWORD = "a password of several words"
@@ -41,49 +39,27 @@ timesteps = [50, 100]
 
 def tool(name: str, *arguments: object, expect: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run one of our commands as a user would and check its exit status."""
-    command = [str(BIN / name), *map(str, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=240, input=stdin)
-    assert run.returncode == expect, f"{run.args}\n{run.stdout}\n{run.stderr}"
-    return run
+    return processes.tool(name, *arguments, may_end=(expect,), stdin=stdin, timeout_s=240)
 
 
 def new_key(data: Path, name: str, scope: str = "admin", *flags: object) -> dict[str, str]:
     """The header of a new key for the service on this folder."""
-    made = tool("inlier-service", "keys", "create", name, "--scope", scope, "--data", data, *flags)
-    return {"Authorization": f"Bearer {made.stdout.splitlines()[-1]}"}
+    return processes.new_key(name, scope, "--data", data, *flags)
 
 
 @contextmanager
 def serving(bundle: Path, data: Path) -> Iterator[str]:
     """A service on a free port -> its address; asserts that SIGTERM ends it with status 0."""
     data.mkdir(parents=True, exist_ok=True)
-    log = data.with_name(data.name + ".log")
     tool("inlier-service", "users", "add", *USER, "--data", data, stdin=PASSWORD)
-    command = [BIN / "inlier-service", "serve", "--bundle", bundle, "--data", data, "--port", 0]
-    with log.open("wb") as output:
-        process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output)
-        try:
-            yield _ready_address(process, log)
-        finally:
-            process.terminate()
-            status = process.wait(STOP_TIMEOUT_S)
-    assert status == 0, log.read_text()
-
-
-def _ready_address(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        for word in log.read_text().split():
-            if word.startswith("http://"):
-                url = word.rstrip("/.,")
-                try:
-                    if httpx.get(f"{url}/healthz/ready", timeout=5).status_code == 200:
-                        return url
-                except httpx.TransportError:
-                    pass
-        time.sleep(0.1)
-    raise AssertionError(f"not ready after {START_TIMEOUT_S} s\n{log.read_text()}")
+    words = ("serve", "--bundle", bundle, "--data", data, "--port", 0)
+    process = processes.Process(data.with_name(data.name + ".log"), *words)
+    process.start()
+    try:
+        yield process.address
+    finally:
+        status = process.stop(STOP_TIMEOUT_S)
+    assert status == 0, process.log
 
 
 @dataclass(frozen=True)

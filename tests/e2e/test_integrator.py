@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from deploy.processes import BIN, free_port
 from models.bundle import Bundle
 from service.app import create_app
 from service.client_base import RETRIED
 from service.settings import Settings
 from tests.conftest import part
-from tests.e2e.line import BIN
 from tests.e2e.page import Block, blocks, run
 from tests.service.conftest import png
-from tests.service.live import free_port
 from tests.service.outbox.conftest import Broker, broker
 
 __all__ = ["broker"]  # a fixture

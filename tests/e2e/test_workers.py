@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -81,9 +81,15 @@ def post_all(running: Cluster, data: Sequence[bytes], accepted: list[str]) -> li
     return threads
 
 
+@pytest.mark.promise(2)
+@pytest.mark.promise(7)
 @pytest.mark.timeout(600)
 def test_a_worker_is_killed_and_every_image_is_accounted_for(
-    tiny_bundle: Bundle, tmp_path: Path, database_url: str, redis_server: PrivateRedis
+    tiny_bundle: Bundle,
+    tmp_path: Path,
+    database_url: str,
+    redis_server: PrivateRedis,
+    record_property: Callable[[str, object], None],
 ) -> None:
     data, accepted = images(), list[str]()
     bundle = Path(os.environ.get(TILES_BUNDLE, tiny_bundle.path))
@@ -97,7 +103,7 @@ def test_a_worker_is_killed_and_every_image_is_accounted_for(
         started = time.monotonic()
         threads = post_all(running, data, accepted)
         # Both are in the middle of it: each has finished some, and the first one holds more.
-        pid = f"-{first.process.pid}-"
+        pid = f"-{first.pid}-"
         held = table.wait(
             lambda rows: any(pid in (r.worker or "") and r.status == "running" for r in rows)
             and sum(r.status == "done" for r in rows) >= min(10, len(data) // 4),
@@ -110,13 +116,15 @@ def test_a_worker_is_killed_and_every_image_is_accounted_for(
             thread.join()
         rows = table.wait(lambda rows: len(rows) == len(data) and ended(rows), 400, "not all have ended")
         spent_s = time.monotonic() - started
+        record_property("posted", len(data))
+        record_property("rows", len(rows))
         assert sorted(row.id for row in rows) == sorted(accepted)
         assert len(set(accepted)) == len(data)
         assert {row.status for row in rows} == {"done"}
         assert {row.verdict for row in rows} <= {"PASS", "REVIEW", "REJECT"}
         assert len({row.model_hash for row in rows}) == 1
         again = {row.id for row in rows if row.attempts > 1}
-        assert all(f"-{second.process.pid}-" in row.worker for row in rows if row.id in again)
+        assert all(f"-{second.pid}-" in row.worker for row in rows if row.id in again)
         assert again <= lost | {row.id for row in rows}
         metrics = httpx.get(f"{second.address}/metrics").text
         assert "inlier_inspections_total" in metrics
@@ -126,11 +134,12 @@ def test_a_worker_is_killed_and_every_image_is_accounted_for(
         print(f"\n{len(data)} images posted, {len(rows)} rows, all done, none missing, {spent_s:.0f} s")
         print(f"worker killed after {killed_at - started:.0f} s with {len(lost)}; {len(again)} ran again")
         print(f"results {dict(by)}, verdicts {dict(Counter(row.verdict for row in rows))}")
-        second.stop()
-        api.stop()
+        second.end_well()
+        api.end_well()
         table.close()
 
 
+@pytest.mark.promise(8)
 @pytest.mark.timeout(300)
 def test_redis_is_flushed_and_goes_away_and_nothing_is_lost(
     tiny_bundle: Bundle, tmp_path: Path, database_url: str, redis_server: PrivateRedis
@@ -165,11 +174,12 @@ def test_redis_is_flushed_and_goes_away_and_nothing_is_lost(
         # A result is heard of in the API's process: the answer waits for another's work.
         told = running.post(data[0], wait_s=60)
         assert (told.status_code, told.json()["status"]) == (200, "done")
-        worker.stop()
-        api.stop()
+        worker.end_well()
+        api.end_well()
         table.close()
 
 
+@pytest.mark.promise(9)
 @pytest.mark.timeout(300)
 def test_the_database_goes_away_and_nothing_is_half_accepted(
     tiny_bundle: Bundle, tmp_path: Path, redis_server: PrivateRedis
@@ -197,5 +207,5 @@ def test_the_database_goes_away_and_nothing_is_half_accepted(
             assert {row.status for row in rows} == {"done"}
             assert {row.id for row in rows} == {*ids, *(answer.json()["id"] for answer in last)}
             table.close()
-            worker.stop()
-            api.stop()
+            worker.end_well()
+            api.end_well()

@@ -19,6 +19,7 @@ from models.anomaly import (
     residual,
     smoothed_residual,
     verdict,
+    verdict_codes,
 )
 
 ONE = np.ones(1, dtype=np.float32)
@@ -118,6 +119,12 @@ def test_verdict_from_two_thresholds(score: float, expected: str) -> None:
 
 def test_not_a_number_is_never_a_pass() -> None:
     assert verdict(math.nan, 2, 3) is Verdict.REJECT
+
+
+def test_many_scores_are_decided_as_each_of_them() -> None:
+    scores = np.array([-3, 1.99, 2, 2.99, 3, math.inf, -math.inf, math.nan])
+    each = [verdict(float(score), 2, 3) for score in scores]
+    assert [list(Verdict)[code] for code in verdict_codes(scores, 2, 3)] == each
 
 
 def test_calibration_ignores_a_fifth_of_contaminants() -> None:

@@ -11,7 +11,16 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
-from models.bundle import DETECTOR_FILES, FILES, Bundle, BundleError, Manifest, load_bundle, sha256_file
+from models.bundle import (
+    DETECTOR_FILES,
+    FILES,
+    THUMBNAILS_FILE,
+    Bundle,
+    BundleError,
+    Manifest,
+    load_bundle,
+    sha256_file,
+)
 from models.evidence import DETECTOR_EVIDENCE
 
 Values = dict[str, Any]
@@ -29,7 +38,7 @@ def values(tiny_detector_bundle: Bundle) -> Values:
 
 def test_it_names_its_detector_and_weighs_its_evidence(tiny_detector_bundle: Bundle) -> None:
     manifest = load_bundle(tiny_detector_bundle.path).manifest
-    assert set(manifest.files) == {*FILES, *DETECTOR_FILES}
+    assert set(manifest.files) == {*FILES, *DETECTOR_FILES, THUMBNAILS_FILE}
     assert manifest.detector is not None
     assert manifest.detector.backbone == "own"
     assert (manifest.network.reduce, manifest.map_size) == (2, (32, 32))

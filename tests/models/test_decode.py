@@ -36,6 +36,7 @@ def test_lossy_formats_keep_their_colours_in_place(suffix: str, media: str) -> N
     assert np.abs(image.pixels.astype(int) - red).max() < 12
 
 
+@pytest.mark.promise(18)
 def test_gray_and_sixteen_bits() -> None:
     gray = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 60
     image = decode(encode(gray))
@@ -44,11 +45,13 @@ def test_gray_and_sixteen_bits() -> None:
     assert decode(encode(RGB[:, :, 0])).pixels.shape == (24, 40, 1)
 
 
+@pytest.mark.promise(18)
 def test_alpha_is_dropped() -> None:
     rgba = np.dstack([RGB, np.full(RGB.shape[:2], 7, np.uint8)])
     np.testing.assert_array_equal(decode(encode(rgba)).pixels, RGB)
 
 
+@pytest.mark.promise(18)
 def test_exif_orientation_is_honoured() -> None:
     """Orientation 6: the camera was turned, the viewer must rotate by 90 degrees clockwise."""
     jpeg = encode(RGB, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 100)
@@ -71,6 +74,7 @@ def test_headers_without_an_image_are_damaged(suffix: str) -> None:
         decode(encode(RGB, suffix)[:20])
 
 
+@pytest.mark.promise(18)
 def test_sizes_out_of_bounds() -> None:
     with pytest.raises(TooSmall, match="too small"):
         decode(encode(RGB[:1, :1]))

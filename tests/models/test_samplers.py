@@ -1,6 +1,7 @@
 """Samplers against diffusers step by step, and against a toy problem solved in closed form."""
 
 import hashlib
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from numpy.typing import NDArray
 
 from models.process import predict_x0
+from models.profiles import OneStepProfile
 from models.samplers import (
     Cancelled,
     column,
@@ -162,6 +164,25 @@ def test_one_step_estimate_is_the_posterior_mean() -> None:
     for level, t in enumerate((50, 200)):
         weight = posterior_weight(float(PROCESS.abar(t)))
         assert estimates[0, level].mean() == pytest.approx(MU + weight * (0.8 - MU), abs=0.01)
+
+
+def test_the_errors_of_paired_draws_cancel() -> None:
+    x0 = np.full((1, 1, 16, 16), 0.3, dtype=np.float32)
+    weight = posterior_weight(float(PROCESS.abar(100)))
+    exact = MU + weight * (0.3 - MU)  # the toy's network is linear, so nothing is left
+    run = partial(reconstruct_one_step, optimal_net, PROCESS, x0, [5], timesteps=(25, 100), draws=4)
+    alone, paired = (np.abs(run(pairs=on)[0, 1] - exact) for on in (False, True))
+    assert paired.max() < 1e-4 < 1e-2 < alone.max()
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_pairs_need_two(draws: int) -> None:
+    with pytest.raises(ValueError, match="even number of draws"):
+        OneStepProfile(timesteps=(50,), draws=draws, pairs=True)
+
+
+def test_a_profile_without_pairs_is_written_as_before_there_were_any() -> None:
+    assert "pairs" not in OneStepProfile(timesteps=(50,)).model_dump()
 
 
 @pytest.mark.parametrize("max_rows", [1, 5, 64])

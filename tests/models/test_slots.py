@@ -70,6 +70,7 @@ arrivals = st.lists(
 )
 
 
+@pytest.mark.promise(5)
 @settings(max_examples=40, deadline=None)
 @given(arrivals=arrivals, leaving=st.sets(st.integers(0, 11)), max_rows=st.integers(1, 20), data=st.data())
 def test_comings_and_goings_change_no_answer(
@@ -143,6 +144,7 @@ def poisonous(x: Float, t: Float) -> Float:
     return smooth_net(x, t)
 
 
+@pytest.mark.promise(6)
 def test_a_slot_that_cannot_be_evaluated_fails_alone_and_the_others_lose_nothing() -> None:
     bad = Slot(reconstruction(PROCESS, PROFILES[0], np.full((1, 2, 16, 16), 99, np.float32), [0]))
     slots = [begin(PROFILES[0], 1), bad, begin(PROFILES[4], 2)]

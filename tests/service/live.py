@@ -1,7 +1,6 @@
 """The service in this process, on a real socket."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,19 +8,14 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from deploy.processes import free_port
 from models.engine import Engine
 from service.app import create_app
 from service.settings import Settings
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @contextmanager
-def live(settings: Settings, engine: Engine, port: int | None = None) -> Iterator[str]:
+def live(settings: Settings, engine: Engine | None, port: int | None = None) -> Iterator[str]:
     """The service behind uvicorn in a thread of its own -> its address."""
     with serve(create_app(settings, engine), port) as address:
         yield address

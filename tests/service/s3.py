@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 
 import httpx
 
+from deploy.processes import free_port
+
 BUCKET = "parts"
 
 
@@ -18,9 +19,7 @@ class PrivateS3:
     """A server with one bucket."""
 
     def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,6 +20,7 @@ from service.db.repository import keys
 from service.db.session import Database
 from service.db.tables import ApiKeyRow
 from service.errors import StartupError
+from service.review import overview
 from service.settings import Settings
 from tests.service.conftest import PixelEngine, flat, make_key
 
@@ -59,13 +60,21 @@ def callers(settings: Settings, database: Database) -> dict[str, dict[str, str]]
     return found
 
 
+@pytest.mark.promise(20)
 def test_every_route_lets_in_whom_it_declares_and_nobody_else(
-    app_client: TestClient, locked: Settings, database: Database
+    app_client: TestClient,
+    locked: Settings,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    monkeypatch.setattr(overview, "_STREAM_S", 0)  # the client reads every answer to its end
     known = callers(locked, database)
     routes = [route for route in declarations(app_client.app) if route.path != "/static"]
     assert len(routes) > 20
     wrong = []
+    record_property("routes", len(routes))
+    record_property("callers", len(known))
     for route in routes:
         assert route.scope is not None, f"{route.path} declares no scope"
         path = re.sub(r"\{[^}]+\}", "none", route.path)
@@ -89,6 +98,7 @@ def test_every_route_lets_in_whom_it_declares_and_nobody_else(
     assert wrong == []
 
 
+@pytest.mark.promise(20)
 def test_public_routes_are_few_and_exist(app_client: TestClient) -> None:
     public = {
         f"{method} {route.path}"
@@ -99,6 +109,7 @@ def test_public_routes_are_few_and_exist(app_client: TestClient) -> None:
     assert public == PUBLIC
 
 
+@pytest.mark.promise(20, control=True)
 @pytest.mark.parametrize("auth", ["required", "off"])
 def test_a_route_that_declares_nothing_is_closed_to_everybody(locked: Settings, auth: str) -> None:
     app = create_app(locked.model_copy(update={"auth": auth}), PixelEngine())

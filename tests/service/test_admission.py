@@ -67,6 +67,7 @@ def test_the_rate_is_that_of_busy_time() -> None:
     assert rate.image_s == pytest.approx(0.25)
 
 
+@pytest.mark.promise(10)
 def test_a_key_has_its_share_and_the_service_its_bound(ledger: Ledger) -> None:
     rooms = admission(ledger, queue_size=8, queue_share=0.5)
     names = accept(rooms, CAMERA, 4)
@@ -118,6 +119,7 @@ def test_what_the_bell_did_not_say_is_found_in_the_database(ledger: Ledger) -> N
     assert rooms.depth == 1
 
 
+@pytest.mark.promise(9)
 def test_a_full_disk_is_507_and_nothing_is_accepted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +136,8 @@ def test_a_full_disk_is_507_and_nothing_is_accepted(
         assert "inlier_queue_depth 0.0" in client.get("/metrics").text
 
 
+@pytest.mark.promise(10)
+@pytest.mark.promise(17)
 @pytest.mark.timeout(120)
 def test_refused_before_the_body_is_read_and_slow_clients_end(bundle: Bundle, tmp_path: Path) -> None:
     flags = ("--queue-size", "1", "--body-timeout-s", "3")

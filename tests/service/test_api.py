@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,8 +13,12 @@ from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
+from models.engine import RawMap
 from service.access.principal import Camera
 from service.app import create_app
+from service.batching import ContinuousBatcher, StaticBatcher
+from service.db.tables import InspectionRow
+from service.ledger import new_row
 from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.settings import Settings
@@ -160,6 +166,7 @@ def test_a_bug_is_a_problem_without_details(settings: Settings) -> None:
         assert "secret" not in answer.text
 
 
+@pytest.mark.promise(9)
 def test_a_broken_database_is_503_and_nothing_is_accepted(client: TestClient, settings: Settings) -> None:
     client.app.state.services.ledger.database.engine.dispose()
     (settings.data / "inlier.sqlite3").rename(settings.data / "gone")
@@ -178,6 +185,7 @@ def test_a_path_cannot_write_log_lines(client: TestClient, caplog: pytest.LogCap
     assert not any("\n" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.promise(17)
 def test_a_client_that_leaves_while_sending_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[Message] = []
 
@@ -203,6 +211,7 @@ def test_request_ids(client: TestClient) -> None:
     assert "script" not in bad
 
 
+@pytest.mark.promise(4)
 def test_idempotency(client: TestClient) -> None:
     headers = {**WAIT, "Idempotency-Key": "k1"}
     first = client.post("/v1/inspections?lot=1", content=flat(9), headers=headers)
@@ -217,8 +226,33 @@ def test_idempotency(client: TestClient) -> None:
     assert len(client.get("/v1/inspections").json()["items"]) == 1
 
 
-def test_idempotency_race(settings: Settings) -> None:
-    async def race() -> list[httpx.Response]:
+@pytest.mark.promise(4)
+def test_idempotency_race(settings: Settings, record_property: Callable[[str, object], None]) -> None:
+    answers, rows = race(settings)
+    record_property("posts at once", len(answers))
+    assert rows == 1
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+
+
+@pytest.mark.promise(4, control=True)
+def test_a_store_that_forgets_keys_would_be_noticed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgetful(*arguments: Any, **named: Any) -> InspectionRow:
+        return new_row(*arguments, **{**named, "key": None})
+
+    monkeypatch.setattr("service.accept.new_row", forgetful)
+    answers, rows = race(settings)
+    assert rows > 1
+    assert len({answer.json()["id"] for answer in answers}) > 1
+
+
+def race(settings: Settings) -> tuple[list[httpx.Response], int]:
+    """Answers to 50 posts at once of one image under one key, and how many inspections came of them."""
+
+    async def posted() -> tuple[list[httpx.Response], int]:
         app = create_app(settings, PixelEngine(delay_s=0.01))
         transport = httpx.ASGITransport(app)
         async with (
@@ -228,14 +262,10 @@ def test_idempotency_race(settings: Settings) -> None:
             headers = {**WAIT, "Idempotency-Key": "one"}
             posts = [client.post("/v1/inspections", content=flat(9), headers=headers) for _ in range(50)]
             answers = await asyncio.gather(*posts)
-            listed = await client.get("/v1/inspections")
-            assert len(listed.json()["items"]) == 1
-            return list(answers)
+            listed = await client.get("/v1/inspections?limit=100")
+            return list(answers), len(listed.json()["items"])
 
-    answers = asyncio.run(race())
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.json()["id"] for answer in answers}) == 1
-    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    return asyncio.run(posted())
 
 
 def test_prefer_wait(client: TestClient, engine: PixelEngine) -> None:
@@ -258,6 +288,7 @@ def test_wait_is_capped(settings: Settings) -> None:
         engine.go.set()
 
 
+@pytest.mark.promise(10)
 def test_full_queue_is_503_with_retry_after(settings: Settings) -> None:
     engine = PixelEngine(delay_s=0.01)
     small = settings.model_copy(update={"queue_size": 3, "queue_share": 1.0, "batch_size": 1})
@@ -277,6 +308,7 @@ def test_full_queue_is_503_with_retry_after(settings: Settings) -> None:
         raise AssertionError("the queue never emptied")
 
 
+@pytest.mark.promise(17)
 def test_body_limit(settings: Settings, engine: PixelEngine) -> None:
     limited = settings.model_copy(update={"max_body_bytes": 10_000})
     read = 0
@@ -348,7 +380,7 @@ def test_metrics_carry_no_ids(client: TestClient) -> None:
 
 
 def test_label_values_are_bounded(client: TestClient) -> None:
-    label = client.app.state.services.metrics.recipe
+    label = client.app.state.services.metrics.line
     values = {label(f"r{number}") for number in range(300)}
     assert len(values) == 101
     assert "other" in values
@@ -370,6 +402,52 @@ def test_openapi_declares_problems_and_body(client: TestClient) -> None:
     assert references <= names
 
 
+class Cold(PixelEngine):
+    """Takes long for its first call of each size, as runtimes that compile do; remembers who met that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[list[int]] = []
+        self._known: set[int] = set()
+
+    def run(self, images: Any, *more: Any, **named: Any) -> list[RawMap]:
+        answers = super().run(images, *more, **named)
+        if len(images) not in self._known:
+            self._known.add(len(images))
+            self.met.append(self.batches[-1][1])
+            time.sleep(0.05)
+        return answers
+
+
+BLANK = 128  # the value of the images of a warm-up
+
+
+@pytest.mark.promise(15)
+def test_no_image_meets_a_cold_engine(settings: Settings) -> None:
+    assert all(set(values) == {BLANK} for values in met_cold(settings))
+
+
+@pytest.mark.promise(15, control=True)
+def test_without_a_warm_up_the_first_image_meets_a_cold_engine(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: object) -> None: ...
+
+    for kind in (ContinuousBatcher, StaticBatcher):
+        monkeypatch.setattr(kind, "warm_up", nothing)
+    assert [9] in met_cold(settings)
+
+
+def met_cold(settings: Settings) -> list[list[int]]:
+    """The values in each of the engine's slow first calls, from the start until one image is done."""
+    engine = Cold()
+    with connected(settings, engine) as client:
+        assert client.get("/healthz/ready").status_code == 200
+        assert client.post("/v1/inspections", content=flat(9), headers=WAIT).status_code == 200
+    return engine.met
+
+
+@pytest.mark.promise(15)
 def test_readiness(client: TestClient) -> None:
     assert client.get("/healthz/live").json() == client.get("/healthz/ready").json() == {"status": "ok"}
     client.app.state.services.ready = False

@@ -160,6 +160,7 @@ def test_inspections_with_their_pictures_in_s3(s3_settings: Settings) -> None:
     assert not (s3_settings.data / "blobs").exists()
 
 
+@pytest.mark.promise(9)
 def test_a_silent_store_is_503_and_nothing_is_accepted(s3_settings: Settings, s3: PrivateS3) -> None:
     headers = {"Content-Type": "image/png"}
     with TestClient(create_app(s3_settings, PixelEngine())) as client:
@@ -176,6 +177,29 @@ def test_a_silent_store_is_503_and_nothing_is_accepted(s3_settings: Settings, s3
         database.close()
         headers["Prefer"] = "wait=30"
         assert client.post("/v1/inspections", content=flat(9), headers=headers).status_code == 200
+
+
+@pytest.mark.promise(9)
+def test_what_was_accepted_ends_well_after_a_silence(s3_settings: Settings, s3: PrivateS3) -> None:
+    """Results that cannot be stored are made again, and no attempt at an image is counted for it."""
+    engine, headers = PixelEngine(), {"Content-Type": "image/png"}
+    impatient = s3_settings.model_copy(update={"s3_timeout_s": 0.5, "lease_s": 0.5, "max_attempts": 1})
+    with TestClient(create_app(impatient, engine)) as client:
+        engine.go.clear()
+        accepted = [client.post("/v1/inspections", content=flat(value), headers=headers) for value in (1, 2)]
+        with s3.asleep():
+            engine.go.set()
+            deadline = time.monotonic() + 30
+            while len([values for _, values in engine.batches if 1 in values]) < 2:  # it was made again
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert client.post("/v1/inspections", content=flat(9), headers=headers).status_code == 503
+        for answer, value in zip(accepted, (1, 2), strict=True):
+            while (body := client.get(answer.json()["links"]["self"]).json())["verdict"] is None:
+                assert time.monotonic() < deadline + 30
+                time.sleep(0.05)
+            assert (body["status"], body["score"]["raw"]) == ("done", value)
+        assert len(client.get("/v1/inspections").json()["items"]) == 2
 
 
 def test_a_store_that_is_gone_is_unavailable(s3_settings: Settings) -> None:

@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
+from deploy.processes import free_port
 from service.client import AsyncClient, Client, Problem, Unavailable, content_key, verify_webhook
 from service.outbox.message import new_secret, sign
 from service.settings import Settings
 from tests.service.conftest import PixelEngine, flat
-from tests.service.live import free_port, live
+from tests.service.live import live
 from tests.service.receiver import HANG_UP, Receiver
 
 

@@ -67,6 +67,16 @@ def test_a_process_serves_many_images(new_decoder: Callable[..., Decoder]) -> No
     assert only(decoder) == first
 
 
+@pytest.mark.promise(15)
+def test_after_a_warm_up_no_image_waits_for_a_process(new_decoder: Callable[..., Decoder]) -> None:
+    decoder = new_decoder(processes=2)
+    asyncio.run(decoder.warm_up())
+    started = {process._process.pid for process in decoder._free}
+    assert len(started) == 2
+    assert run(decoder).media_type == "image/png"
+    assert {process._process.pid for process in decoder._free} == started
+
+
 def test_images_are_decoded_side_by_side_but_not_more_than_allowed(
     new_decoder: Callable[..., Decoder],
 ) -> None:
@@ -86,6 +96,7 @@ def test_a_process_that_died_idle_is_replaced_unnoticed(new_decoder: Callable[..
     assert run(decoder).media_type == "image/png"
 
 
+@pytest.mark.promise(18)
 def test_one_that_hangs_is_given_up_after_its_time(new_decoder: Callable[..., Decoder]) -> None:
     decoder = new_decoder(processes=1, timeout_s=5.0)
     run(decoder)
@@ -97,6 +108,7 @@ def test_one_that_hangs_is_given_up_after_its_time(new_decoder: Callable[..., De
     assert run(decoder).media_type == "image/png"
 
 
+@pytest.mark.promise(18)
 def test_one_that_crashes_takes_nobody_along(
     new_decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,16 +126,35 @@ def test_one_that_crashes_takes_nobody_along(
     assert run(decoder).media_type == "image/png"
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory limits need Linux")
+LIMITED = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory limits need Linux")
+
+
+def takes_too_much_memory(decoder: Decoder) -> None:
+    """36 MB of pixels are refused by a decoder that may grow by 20 MB."""
+    large = png(np.zeros((6000, 6000), dtype=np.uint8))
+    assert problem(decoder, large) == (413, "too-much-memory")
+    assert run(decoder).media_type == "image/png"
+
+
+@pytest.mark.promise(18)
+@LIMITED
 def test_an_image_that_takes_too_much_memory_is_refused(
     new_decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode, "_BASE_BYTES", 20 * 1024**2)
     monkeypatch.setattr(decode, "_BYTES_PER_PIXEL", 0)
-    decoder = new_decoder(max_pixels=64 * 10**6, processes=1)
-    large = png(np.zeros((6000, 6000), dtype=np.uint8))
-    assert problem(decoder, large) == (413, "too-much-memory")
-    assert run(decoder).media_type == "image/png"
+    takes_too_much_memory(new_decoder(max_pixels=64 * 10**6, processes=1))
+
+
+@pytest.mark.promise(18, control=True)
+@LIMITED
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_decoder_without_a_memory_limit_would_be_found(
+    new_decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr(decode, "_BASE_BYTES", 1 << 50)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        takes_too_much_memory(new_decoder(max_pixels=64 * 10**6, processes=processes))
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")

@@ -37,6 +37,7 @@ def rgb() -> Pillow.Image:
     return Pillow.fromarray(SMOOTH)
 
 
+@pytest.mark.promise(18)
 @pytest.mark.parametrize(
     ("data", "media_type"),
     [
@@ -66,6 +67,7 @@ def test_same_picture_same_score(client: TestClient, data: bytes, media_type: st
     assert Pillow.open(io.BytesIO(preview.content)).size == (32, 24)
 
 
+@pytest.mark.promise(18)
 def test_gray_is_served(client: TestClient) -> None:
     gray = cv2.cvtColor(SMOOTH, cv2.COLOR_RGB2GRAY)
     for data in (png(gray), png(gray.astype(np.uint16) * 257)):
@@ -74,6 +76,7 @@ def test_gray_is_served(client: TestClient) -> None:
         assert client.get(body["links"]["difference"]).status_code == 200
 
 
+@pytest.mark.promise(18)
 def test_exif_orientation_is_applied(client: TestClient) -> None:
     exif = Pillow.Exif()
     exif[0x112] = 6  # the camera lay on its side
@@ -115,6 +118,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.promise(18)
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_with_a_reason(settings: Settings, engine: PixelEngine, name: str) -> None:
     data, status, code = REFUSED[name]
@@ -128,6 +132,7 @@ def test_refused_with_a_reason(settings: Settings, engine: PixelEngine, name: st
         assert post(client, WHOLE)["status"] == "done"
 
 
+@pytest.mark.promise(18)
 def test_a_bomb_is_refused(client: TestClient) -> None:
     answer = client.post("/v1/inspections", content=bomb(), headers={"Content-Type": "image/png"})
     assert answer.status_code in (413, 422)

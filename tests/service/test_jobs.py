@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 from models.samplers import Cancelled
@@ -50,12 +52,16 @@ def column(settings: Settings, name: str) -> list[Any]:
         database.close()
 
 
-def test_a_deadline_expires_while_the_engine_is_busy(client: TestClient, engine: PixelEngine) -> None:
+@pytest.mark.promise(11)
+def test_a_deadline_expires_while_the_engine_is_busy(
+    client: TestClient, engine: PixelEngine, record_property: Callable[[str, object], None]
+) -> None:
     engine.go.clear()
     client.post("/v1/inspections", content=flat(8), headers=PNG)
     started = time.monotonic()
     body = client.post("/v1/inspections?deadline_ms=400", content=flat(1), headers=WAIT).json()
     spent_s = time.monotonic() - started
+    record_property("a deadline of 400 ms was told after", f"{1000 * spent_s:.0f} ms")
     assert (body["status"], body["verdict"], body["error"]["code"]) == ("expired", "EXPIRED", "deadline")
     assert 0.35 < spent_s < 1.4 + 1  # within 1 s; one more for a machine that does other things
     engine.go.set()
@@ -107,6 +113,7 @@ def test_cancel(client: TestClient, engine: PixelEngine) -> None:
     assert client.post("/v1/inspections/nope/cancel").status_code == 404
 
 
+@pytest.mark.promise(11)
 def test_a_cancelled_image_frees_the_engine(settings: Settings) -> None:
     engine = PixelEngine()
     with TestClient(create_app(settings, engine)) as client:
@@ -138,6 +145,7 @@ def test_backfill_waits_for_cameras(settings: Settings) -> None:
     assert set(column(single, "priority")) == {"camera", "backfill"}
 
 
+@pytest.mark.promise(6)
 def test_a_poisonous_image_fails_alone_after_three_attempts(settings: Settings) -> None:
     engine = PixelEngine(poison=3)
     with TestClient(create_app(settings, engine)) as client:
@@ -150,6 +158,7 @@ def test_a_poisonous_image_fails_alone_after_three_attempts(settings: Settings) 
     assert list(dead) == [(ids[1], "engine-failed")]
 
 
+@pytest.mark.promise(2)
 def test_an_image_that_ends_its_workers_is_given_up(settings: Settings) -> None:
     engine = Stoppable()
     short = settings.model_copy(update={"shutdown_grace_s": 0.05})
@@ -197,6 +206,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, engine: PixelEngine) 
     return await open_runtime(settings, Metrics(), stack, ledger, engine, runs=True)
 
 
+@pytest.mark.promise(3)
 def test_an_image_that_runs_twice_has_one_end(settings: Settings) -> None:
     """Two workers are given the same id at once, as after a flush of Redis."""
     engine = PixelEngine(delay_s=0.2)
@@ -208,7 +218,7 @@ def test_an_image_that_runs_twice_has_one_end(settings: Settings) -> None:
             one.bell.listen(heard.append)
             queue = MemoryQueue(30)
             runner = one.worker._runner
-            other = Worker(queue, one.bell, one.ledger, runner, one.ending, settings)
+            other = Worker(queue, one.bell, one.ledger, runner, one.ending, one.scorer, Metrics(), settings)
 
             async def read() -> tuple[bytes, Metadata]:
                 return flat(9), Metadata()
@@ -228,12 +238,23 @@ def test_an_image_that_runs_twice_has_one_end(settings: Settings) -> None:
     assert (row.status, row.score_raw, row.attempts) == ("done", 9, 2)
 
 
+@pytest.mark.promise(2)
+@pytest.mark.promise(8)
 def test_a_lost_job_is_queued_again(settings: Settings) -> None:
-    quick = settings.model_copy(update={"sweep_s": 0.1})
+    assert _lost_by_the_queue(settings.model_copy(update={"sweep_s": 0.1}), 20) == "done"
+
+
+@pytest.mark.promise(8, control=True)
+def test_without_a_sweeper_a_lost_job_stays_lost(settings: Settings) -> None:
+    assert _lost_by_the_queue(settings.model_copy(update={"sweep_s": 600}), 1) == "queued"
+
+
+def _lost_by_the_queue(settings: Settings, patience_s: float) -> str:
+    """The status of an image whose id the queue lost."""
 
     async def run() -> str:
         async with AsyncExitStack() as stack:
-            one = await _open(stack, quick, PixelEngine())
+            one = await _open(stack, settings, PixelEngine())
 
             async def lost(*_: object) -> bool:
                 return True
@@ -247,10 +268,64 @@ def test_a_lost_job_is_queued_again(settings: Settings) -> None:
             await one.acceptor.wait(accepted.row.id, 0.5)
             assert (await asyncio.to_thread(one.ledger.get, accepted.row.id)).status == "queued"
             one.queue.put = kept  # type: ignore[method-assign]
-            await one.acceptor.wait(accepted.row.id, 20)
+            await one.acceptor.wait(accepted.row.id, patience_s)
             return (await asyncio.to_thread(one.ledger.get, accepted.row.id)).status
 
-    assert asyncio.run(run()) == "done"
+    return asyncio.run(run())
+
+
+@pytest.mark.promise(2)
+def test_a_result_that_could_not_be_stored_is_made_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.ending._RETRIES_S", ())
+    status, runs = _refused_once(settings, early=False, patience_s=20)
+    assert (status, runs) == ("done", 2)
+
+
+@pytest.mark.promise(2, control=True)
+def test_acknowledging_before_the_commit_would_be_noticed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.ending._RETRIES_S", ())
+    status, runs = _refused_once(settings, early=True, patience_s=2)
+    assert (status, runs) == ("running", 1)
+
+
+def _refused_once(settings: Settings, *, early: bool, patience_s: float) -> tuple[str, int]:
+    """Status and runs of an image whose first result is refused; `early`: acknowledged when taken."""
+    engine = PixelEngine()
+    alone = settings.model_copy(update={"sweep_s": 600, "lease_s": 0.5})  # no sweeper makes good for it
+
+    async def run() -> str:
+        async with AsyncExitStack() as stack:
+            one = await _open(stack, alone, engine)
+            take, finish = one.queue.take, one.ledger.finish
+            refusals = [OperationalError("UPDATE", {}, Exception("away"))]
+
+            async def take_and_acknowledge(*arguments: Any) -> Any:
+                leases = await take(*arguments)
+                for lease in leases:
+                    await one.queue.done(lease)
+                return leases
+
+            def refuse_once(*arguments: Any) -> Any:
+                if refusals:
+                    raise refusals.pop()
+                return finish(*arguments)
+
+            one.ledger.finish = refuse_once  # type: ignore[method-assign]
+            if early:
+                one.queue.take = take_and_acknowledge  # type: ignore[method-assign]
+
+            async def read() -> tuple[bytes, Metadata]:
+                return flat(9), Metadata()
+
+            accepted = await one.acceptor.accept(read, SYSTEM)
+            await one.acceptor.wait(accepted.row.id, patience_s)
+            return (await asyncio.to_thread(one.ledger.get, accepted.row.id)).status
+
+    return asyncio.run(run()), len([values for _, values in engine.batches if 9 in values])
 
 
 def test_one_sweeper_at_a_time(tmp_path: Path) -> None:
@@ -268,6 +343,7 @@ def test_one_sweeper_at_a_time(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.promise(7)
 def test_a_job_of_five_leases_is_not_taken_from_a_live_worker(settings: Settings) -> None:
     patient = settings.model_copy(update={"lease_s": 0.5})
     with TestClient(create_app(patient, PixelEngine(delay_s=2.5))) as client:

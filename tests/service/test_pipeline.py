@@ -50,6 +50,7 @@ def test_result_is_the_engines(real: TestClient, bundle: Bundle) -> None:
     np.testing.assert_allclose(gap, expected, atol=1)
 
 
+@pytest.mark.promise(5)
 def test_same_image_same_verdict_whatever_shares_its_batch(real: TestClient) -> None:
     data = png(texture(5))
     alone = real.post("/v1/inspections", content=data, headers=WAIT).json()["score"]["raw"]
@@ -111,6 +112,7 @@ def test_failure_is_an_error_and_never_a_pass(settings: Settings) -> None:
         assert 'inlier_errors_total{reason="engine-failed"} 1.0' in client.get("/metrics").text
 
 
+@pytest.mark.promise(2)
 def test_unfinished_work_is_taken_up_at_the_next_start(settings: Settings) -> None:
     engine = PixelEngine()
     short = settings.model_copy(update={"shutdown_grace_s": 0.05, "batch_size": 2})
@@ -152,6 +154,7 @@ def test_unfinished_work_from_a_later_clock_is_taken_up_too(settings: Settings) 
         assert finished(client, later)["score"]["raw"] == 9
 
 
+@pytest.mark.promise(1)
 @pytest.mark.timeout(60)
 def test_row_and_image_exist_before_the_answer(
     client: TestClient, engine: PixelEngine, settings: Settings

@@ -18,15 +18,14 @@ from click.testing import CliRunner
 
 from models.bundle import Bundle
 from service.cli import cli
-from service.db.session import Database
 from service.settings import Settings, describe
 from tests.service.conftest import png, texture
 
 ROOT = Path(__file__).parents[2]
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "service.cli", *arguments]
+def command(*arguments: str, module: str = "service.cli") -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -35,11 +34,17 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def server(bundle: Bundle, data: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def server(
+    bundle: Bundle, data: Path, *flags: str, module: str = "service.cli"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     arguments = ["serve", "--bundle", str(bundle.path), "--data", str(data), "--port", "0", "--threads", "1"]
     arguments += ["--auth", "off"]  # test_access asks for keys
     process = subprocess.Popen(
-        command(*arguments, *flags), stderr=subprocess.PIPE, text=True, env=environment(), cwd=data.parent
+        command(*arguments, *flags, module=module),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        cwd=data.parent,
     )
     assert process.stderr is not None
     try:
@@ -65,52 +70,7 @@ def post(url: str, seed: int, **headers: str) -> httpx.Response:
     )
 
 
-@pytest.mark.timeout(120)
-def test_sigterm_under_load_loses_nothing(bundle: Bundle, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    accepted: list[str] = []
-    broken: list[int] = []
-    stopping = threading.Event()
-
-    def load(worker: int) -> None:
-        for number in range(10_000):
-            try:
-                answer = post(
-                    url, 100 * worker + number % 50, **({"Prefer": "wait=20"} if worker % 2 else {})
-                )
-            except httpx.TransportError:
-                if not stopping.is_set():
-                    broken.append(worker)
-                return
-            if answer.status_code in (200, 202):
-                accepted.append(answer.json()["id"])
-
-    with server(bundle, data) as (process, url):
-        threads = [threading.Thread(target=load, args=(worker,)) for worker in range(4)]
-        for thread in threads:
-            thread.start()
-        started = time.monotonic()
-        while (len(accepted) < 6 and not broken and time.monotonic() < started + 60) or (
-            time.monotonic() < started + 1.5
-        ):
-            time.sleep(0.05)
-        stopping.set()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        for thread in threads:
-            thread.join()
-    assert broken == []
-    assert len(accepted) > 5
-    database = Database(Settings(data=data).url)
-    with database.engine.connect() as connection:
-        rows = {
-            row.id: row.status for row in connection.exec_driver_sql("SELECT id, status FROM inspections")
-        }
-    database.close()
-    assert set(accepted) <= set(rows)
-    assert set(rows.values()) == {"done"}
-
-
+@pytest.mark.promise(13)
 @pytest.mark.timeout(120)
 def test_an_open_overview_does_not_hold_up_the_end(bundle: Bundle, tmp_path: Path) -> None:
     # The grace period is far longer than the test may take: only a stream that ends by itself passes.
@@ -124,6 +84,9 @@ def test_an_open_overview_does_not_hold_up_the_end(bundle: Bundle, tmp_path: Pat
         assert process.wait(50) == 0
 
 
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+@pytest.mark.promise(17)
 def test_kill_loses_nothing_and_the_next_start_finishes(bundle: Bundle, tmp_path: Path) -> None:
     data = tmp_path / "data"
     with server(bundle, data, "--batch-delay-ms", "5000", "--batch-size", "64") as (process, url):

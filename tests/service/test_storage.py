@@ -10,6 +10,7 @@ from service.blobs import BlobMissing, DiskBlobs
 from service.ids import first_id_at, id_time, new_id
 
 
+@pytest.mark.promise(9)
 def test_blobs_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = DiskBlobs(tmp_path / "blobs")
     name = store.put(b"picture")

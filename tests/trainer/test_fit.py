@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from models.bundle import load_bundle
+from models.bundle import THUMBNAILS_FILE, load_bundle, sha256_file
 from models.engine import OnnxDenoiser
 from trainer.calibrate import Models, calibrate_profile, calibration_subset, suggest_thresholds
 from trainer.export import ExportError, check_parity, write_onnx
@@ -140,6 +141,18 @@ def test_audit_ranks_every_scored_image(tiny_fit: FitResult) -> None:
     assert len(rows) == len(tiny_fit.data.paths) == tiny_fit.bundle.manifest.calibration["fast"].images
     assert scores == sorted(scores, reverse=True)
     assert {row["image"] for row in rows} <= {path.name for path in tiny_fit.data.paths}
+    files = {path.name: sha256_file(path) for path in tiny_fit.data.paths}
+    assert all(files[row["image"]] == row["sha256"] for row in rows)
+
+
+def test_the_most_suspicious_images_are_in_the_bundle(tiny_fit: FitResult) -> None:
+    found = load_file(tiny_fit.bundle.file(THUMBNAILS_FILE))
+    assert set(found) == {str(rank) for rank in range(1, 25)}  # there are no more
+    with tiny_fit.bundle.file("audit.csv").open() as file:
+        first = next(iter(csv.DictReader(file)))["image"]
+    row = [path.name for path in tiny_fit.data.paths].index(first)
+    shown = cv2.imdecode(found["1"], cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_allclose(shown, tiny_fit.data.pixels[row, 0], atol=12)  # lossy, but this image
 
 
 def test_parity_is_measured_and_a_wrong_network_is_not_published(tiny_fit: FitResult, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from trainer.fit import fit
 from trainer.recipe import Recipe, RecipeError, parse_recipe
 from trainer.trust import Trust
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # three networks to fit and export
+
 
 def with_maps(recipe: Recipe, **maps: Any) -> Recipe:
     """The recipe with further profiles like `fast`, named after their maps."""

@@ -70,7 +70,11 @@ class _Setting:
         rng = np.random.default_rng(4)
         pixels = rng.integers(0, 40, (IMAGES, 1, 16, 16)) + rng.integers(0, 200, (IMAGES, 1, 1, 1))
         self.pixels = pixels.astype(np.uint8)
-        self.models = Models(lambda x, t: np.zeros_like(x), DiffusionProcess(), detect=self.detect)
+        self.models = Models(
+            lambda x, t: np.zeros_like(x),
+            DiffusionProcess(),
+            look=lambda images, indices: self.detect(images),
+        )
 
     def detect(self, images: Float) -> Look:
         brightness = images.mean(axis=(1, 2, 3), keepdims=True)

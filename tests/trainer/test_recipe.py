@@ -18,7 +18,7 @@ def test_the_standard_profiles_are_the_slides_chain_and_two_quick_ones() -> None
     profiles = load_recipe("default").profiles
     numbers = {n: (p.t_noise, p.t_start, p.n_steps) for n, p in profiles.items() if p.kind == "chain"}
     assert numbers == {"paper": (100, 100, 250), "few": (100, 100, 5)}
-    assert profiles["fast"].network_calls == 8
+    assert profiles["fast"].network_calls == 6
 
 
 def test_lengths_follow_the_size_that_the_network_sees() -> None:

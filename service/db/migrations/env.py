@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection
 
+from service.db import support
 from service.db.session import Database
 from service.db.tables import Base
 from service.settings import Settings
@@ -10,7 +11,13 @@ from service.settings import Settings
 
 def run(connection: Connection) -> None:
     # Batch mode: SQLite changes a table by copying it.
-    context.configure(connection, target_metadata=Base.metadata, render_as_batch=True, compare_type=True)
+    context.configure(
+        connection,
+        target_metadata=Base.metadata,
+        render_as_batch=True,
+        compare_type=True,
+        on_version_apply=support.note,
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -10,6 +10,8 @@ revision: str = ${repr(up_revision)}
 down_revision: str | None = ${repr(down_revision)}
 branch_labels: str | Sequence[str] | None = ${repr(branch_labels)}
 depends_on: str | Sequence[str] | None = ${repr(depends_on)}
+# The oldest revision whose programs still run on these tables: this one, unless all that is done here is adding.
+serves: str = ${repr(up_revision)}
 
 
 def upgrade() -> None:

@@ -37,6 +37,17 @@ def get(session: Session, identifier: str) -> InspectionRow | None:
     return session.get(InspectionRow, identifier)
 
 
+def newest_recipe(session: Session) -> str | None:
+    """Of the newest inspection."""
+    return session.scalar(select(InspectionRow.recipe).order_by(InspectionRow.id.desc()).limit(1))
+
+
+def newest_of(session: Session, recipe: str, limit: int) -> Sequence[InspectionRow]:
+    """The newest of a recipe."""
+    query = select(InspectionRow).where(InspectionRow.recipe == recipe)
+    return session.scalars(query.order_by(InspectionRow.id.desc()).limit(limit)).all()
+
+
 def by_idempotency_key(session: Session, key: str) -> InspectionRow | None:
     return session.scalar(select(InspectionRow).where(InspectionRow.idempotency_key == key))
 

@@ -13,7 +13,7 @@ from service.ids import first_id_at
 _ROW = InspectionRow
 _COLUMNS: tuple[Any, ...] = (
     *(_ROW.id, _ROW.recipe, _ROW.line, _ROW.station, _ROW.verdict, _ROW.score, _ROW.latency_ms),
-    *(_ROW.review, _ROW.reject, _ROW.model_name, _ROW.model_version, _ROW.serial),
+    *(_ROW.review, _ROW.reject, _ROW.model_name, _ROW.model_version),
 )
 
 

@@ -1,9 +1,10 @@
 """Leases on work that one process at a time may do, by name."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, or_, update
+from sqlalchemy import CursorResult, delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -31,3 +32,9 @@ def acquire(session: Session, name: str, holder: str, seconds: float) -> bool:
 def release(session: Session, name: str, holder: str) -> None:
     """Give the lease back, if it is ours."""
     session.execute(delete(LeaseRow).where(LeaseRow.name == name, LeaseRow.holder == holder))
+
+
+def held(session: Session, names: Collection[str]) -> set[str]:
+    """Those of the names that somebody has a lease on."""
+    query = select(LeaseRow.name).where(LeaseRow.name.in_(names), LeaseRow.until >= datetime.now(UTC))
+    return set(session.scalars(query))

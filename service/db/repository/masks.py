@@ -1,11 +1,14 @@
 """Versions of the ignore masks of recipes; never updated, a removal is an empty version."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from service.db.repository.scores import Span
 from service.db.tables import InspectionRow, MaskRow
 from service.ids import new_id
 
@@ -67,3 +70,25 @@ def newest_image_size(session: Session, recipe: str) -> tuple[int, int] | None:
         .limit(1)
     ).first()
     return None if row is None else (row[0], row[1])
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """The anomaly map of an inspection among the blobs, and what was made of it."""
+
+    id: str
+    score: float
+    score_raw: float
+    review_state: str
+    heatmap_sha256: str
+    heatmap_scale: float
+
+
+def stored_maps(session: Session, span: Span, limit: int) -> list[StoredMap]:
+    """Of the newest `limit` inspections of the span."""
+    row = InspectionRow
+    query = select(row.id, row.score, row.score_raw, row.review_state, row.heatmap_sha256, row.heatmap_scale)
+    known = (row.heatmap_sha256.is_not(None), row.heatmap_scale.is_not(None), row.score_raw.is_not(None))
+    query = query.where(*span.conditions(), *known).order_by(row.id.desc()).limit(limit)
+    rows: Sequence[Any] = session.execute(query).all()
+    return [StoredMap(*each) for each in rows]

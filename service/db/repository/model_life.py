@@ -1,14 +1,17 @@
 """A bundle's life beside activation: lists, shadows, retirement, and what happened when."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from service.db.repository import models
 from service.db.tables import InspectionRow, ModelEventRow, ModelRow, RecipeRow
 from service.errors import InspectionError
 
 SHADOWED, UNSHADOWED, RETIRED = "shadowed", "unshadowed", "retired"
+UNUSABLE = "unusable"  # a process could not load it as a shadow
+_EVENTS = 5000
 
 
 def need(session: Session, model_hash: str) -> ModelRow:
@@ -67,13 +70,42 @@ def shadows(session: Session) -> Mapping[str, list[str]]:
     return found
 
 
+def assignments(session: Session, limit: int) -> Sequence[tuple[str, str | None, str | None]]:
+    """Recipes in use by name: the models that inspect and shadow them, by hash."""
+    query = select(RecipeRow.name, RecipeRow.model_hash, RecipeRow.shadow_hash)
+    query = query.where(RecipeRow.archived_at.is_(None)).order_by(RecipeRow.name).limit(limit)
+    return [(name, model, shadow) for name, model, shadow in session.execute(query)]
+
+
+def earlier(session: Session, model_hash: str) -> Mapping[str, str]:
+    """What inspected each recipe before this model was last activated for it: where a rollback leads."""
+    query = select(ModelEventRow).where(
+        ModelEventRow.model_hash == model_hash,
+        ModelEventRow.action == models.ACTIVATED,
+        ModelEventRow.previous_hash != model_hash,
+    )
+    found: dict[str, str] = {}
+    for event in session.scalars(query.order_by(ModelEventRow.id.desc()).limit(_EVENTS)):
+        if event.recipe is not None and event.previous_hash is not None:
+            found.setdefault(event.recipe, event.previous_hash)
+    return found
+
+
+def titles(session: Session, hashes: Collection[str]) -> Mapping[str, str]:
+    """Name and version of models, by hash."""
+    query = select(ModelRow.hash, ModelRow.name, ModelRow.version).where(ModelRow.hash.in_(hashes))
+    return {found: f"{name} {version}" for found, name, version in session.execute(query)}
+
+
 def events(
     session: Session, *, model_hash: str | None, recipe: str | None, before: str | None, limit: int
 ) -> Sequence[ModelEventRow]:
-    """What was done, newest first."""
+    """What was done, newest first; with a model also what came into its place."""
     query = select(ModelEventRow).order_by(ModelEventRow.id.desc()).limit(limit)
     if model_hash is not None:
-        query = query.where(ModelEventRow.model_hash == model_hash)
+        query = query.where(
+            or_(ModelEventRow.model_hash == model_hash, ModelEventRow.previous_hash == model_hash)
+        )
     if recipe is not None:
         query = query.where(ModelEventRow.recipe == recipe)
     if before is not None:

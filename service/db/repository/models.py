@@ -22,6 +22,7 @@ class Wish:
     profile: str | None = None
     latency_budget_ms: int | None = None
     audit_rate: float = 0.02  # the table's default
+    shadow_hash: str | None = None
 
 
 def register(
@@ -49,9 +50,13 @@ def get(session: Session, model_hash: str) -> ModelRow | None:
 
 def wishes(session: Session) -> Mapping[str, Wish]:
     """What the recipes say, by name."""
-    names = (RecipeRow.model_hash, RecipeRow.profile, RecipeRow.latency_budget_ms, RecipeRow.audit_rate)
-    found = session.execute(select(RecipeRow.name, *names))
-    return {name: Wish(model, profile, budget, rate) for name, model, profile, budget, rate in found}
+    row = RecipeRow
+    names = (row.model_hash, row.profile, row.latency_budget_ms, row.audit_rate, row.shadow_hash)
+    found = session.execute(select(row.name, *names)).all()
+    return {
+        name: Wish(model, profile, budget, rate, shadow)
+        for name, model, profile, budget, rate, shadow in found
+    }
 
 
 def activate(
@@ -66,7 +71,7 @@ def activate(
 ) -> None:
     """Let a registered bundle inspect a recipe, which is made if there is none of this name."""
     now = datetime.now(UTC)
-    row = session.get(RecipeRow, recipe)
+    row = session.get(RecipeRow, recipe, with_for_update=True)
     if row is None:
         row = RecipeRow(name=recipe, created_at=now, updated_at=now)
         session.add(row)
@@ -80,7 +85,7 @@ def activate(
     note(session, recipe, model_hash, previous, action, who, why)
     set_state(session, model_hash, "active")
     if previous != model_hash and not in_use(session, previous):
-        set_state(session, previous, "retired")
+        set_state(session, previous, "shadow" if shadows_any(session, previous) else "retired")
 
 
 def set_state(session: Session, model_hash: str, state: str) -> None:
@@ -93,6 +98,12 @@ def in_use(session: Session, model_hash: str) -> bool:
     return (
         session.scalar(select(RecipeRow.name).where(RecipeRow.model_hash == model_hash).limit(1)) is not None
     )
+
+
+def shadows_any(session: Session, model_hash: str) -> bool:
+    """Whether this bundle shadows a recipe."""
+    query = select(RecipeRow.name).where(RecipeRow.shadow_hash == model_hash)
+    return session.scalar(query.limit(1)) is not None
 
 
 def before(session: Session, recipe: str, model_hash: str) -> str | None:

@@ -108,3 +108,15 @@ def open_count(session: Session, wanted: filters.Filter) -> tuple[int, int]:
     ).where(InspectionRow.review_state == "none", InspectionRow.wanted, *filters.on_rows(wanted))
     total, audits = session.execute(query).one()
     return total, audits
+
+
+def backlog(session: Session, most: int) -> tuple[int, str | None]:
+    """How many a person should look at, and the oldest of them; among `most`, from the index alone."""
+    first = (
+        select(InspectionRow.id)
+        .where(InspectionRow.review_state == "none", InspectionRow.wanted)
+        .limit(most)
+        .subquery()
+    )
+    count, oldest = session.execute(select(func.count(), func.min(first.c.id))).one()
+    return count, oldest

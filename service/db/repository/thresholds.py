@@ -41,6 +41,13 @@ def history(
     return session.scalars(query.order_by(ThresholdRow.version.desc()).limit(limit)).all()
 
 
+def models_of(session: Session, recipe: str, limit: int = 50) -> Sequence[str]:
+    """Bundles under which a recipe has limits, those whose limits are newest first."""
+    query = select(ThresholdRow.model_hash).where(ThresholdRow.recipe == recipe)
+    newest = func.max(ThresholdRow.id).desc()
+    return session.scalars(query.group_by(ThresholdRow.model_hash).order_by(newest).limit(limit)).all()
+
+
 def version(session: Session, recipe: str, model_hash: str, profile: str, number: int) -> ThresholdRow | None:
     return session.scalar(
         select(ThresholdRow).where(

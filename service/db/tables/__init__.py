@@ -3,9 +3,13 @@
 from service.db.tables.access import ApiKeyRow, AuditRow, SessionRow, UserRow
 from service.db.tables.base import Base, UtcDateTime
 from service.db.tables.inspections import FILTERS, AttributeRow, InspectionRow, ReviewRow
+from service.db.tables.marks import TrainingMarkRow
 from service.db.tables.models import ModelEventRow, ModelRow
 from service.db.tables.outbox import LeaseRow, OutboxRow, SinkRow
 from service.db.tables.recipes import MaskRow, RecipeRow, ThresholdRow
+from service.db.tables.runs import TrainingRunRow
+from service.db.tables.shadow import ShadowScoreRow
+from service.db.tables.support import SchemaSupportRow
 
 __all__ = [
     "FILTERS",
@@ -21,9 +25,13 @@ __all__ = [
     "OutboxRow",
     "RecipeRow",
     "ReviewRow",
+    "SchemaSupportRow",
     "SessionRow",
+    "ShadowScoreRow",
     "SinkRow",
     "ThresholdRow",
+    "TrainingMarkRow",
+    "TrainingRunRow",
     "UserRow",
     "UtcDateTime",
 ]

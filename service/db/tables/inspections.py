@@ -108,6 +108,8 @@ class InspectionRow(Base):
     error_detail: Mapped[str | None] = mapped_column(Text)
     idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
     request_digest: Mapped[str] = mapped_column(Hash)
+    request_id: Mapped[str | None] = mapped_column(String(64))  # of the request that it came with
+    trace_parent: Mapped[str | None] = mapped_column(String(64))  # W3C Trace Context
 
     threshold: Mapped[ThresholdRow | None] = relationship(lazy="joined", viewonly=True)
 

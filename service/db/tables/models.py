@@ -33,7 +33,7 @@ class ModelEventRow(Base):
     id: Mapped[str] = mapped_column(Uuid, primary_key=True)
     recipe: Mapped[str | None] = mapped_column(Name, index=True)
     model_hash: Mapped[str] = mapped_column(ForeignKey("models.hash"), index=True)
-    previous_hash: Mapped[str | None] = mapped_column(ForeignKey("models.hash"))
+    previous_hash: Mapped[str | None] = mapped_column(ForeignKey("models.hash"), index=True)
     action: Mapped[str] = mapped_column(Name)
     who: Mapped[str] = mapped_column(Label)
     why: Mapped[str] = mapped_column(Text)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import httpx
@@ -13,8 +14,10 @@ from axe_playwright_python.sync_playwright import Axe
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, BrowserContext, Page
 
+from models.anomaly import image_score
 from models.bundle import Manifest
 from models.engine import RawMap
+from models.masks import hide, inspected_share
 from service.access import passwords
 from service.access.principal import SYSTEM, Scope
 from service.db.repository import keys, users
@@ -25,6 +28,7 @@ from tests.service.live import live
 
 PASSWORD = "a password of several words"
 SIDE = 96
+TOP = 40 / SIDE**2
 REASONS = ["scratch", "dent", "stain"]
 SERIOUS = ("serious", "critical")
 
@@ -60,10 +64,11 @@ class SpotEngine:
         ignore: Sequence[NDArray[np.bool_] | None] | None = None,
     ) -> list[RawMap]:
         found = []
-        for image in images:
+        for image, mask in zip(images, ignore or [None] * len(images), strict=True):
             residual = np.abs(image.mean(axis=0) - self.good) * 127.5
             amap = (1.2 + cv2.GaussianBlur(residual, (0, 0), 1.5) / 12).astype(np.float32)
-            score = float(np.sort(amap.ravel())[-40:].mean())
+            amap = hide(amap, mask)
+            score = image_score(amap, TOP * inspected_share(mask, (SIDE, SIDE)))
             found.append(RawMap(amap, np.repeat(self.good[None], image.shape[0], 0), score))
         return found
 
@@ -85,10 +90,13 @@ class Shop:
     database: Database
 
     def post(self, number: int, spot: float, **query: str) -> dict[str, object]:
+        return self.send(picture(number, spot), serial=f"S{number:04}", **query)
+
+    def send(self, image: bytes, **query: str) -> dict[str, object]:
         answer = httpx.post(
             f"{self.url}/v1/inspections",
-            content=picture(number, spot),
-            params={"recipe": "bolt", "line": "A", "station": "cam1", "serial": f"S{number:04}", **query},
+            content=image,
+            params={"recipe": "bolt", "line": "A", "station": "cam1", **query},
             headers={**self.key, "Content-Type": "image/png", "Prefer": "wait=60"},
             timeout=90,
         )
@@ -105,8 +113,13 @@ class Shop:
 
 
 @contextmanager
-def open_shop(folder: Path) -> Iterator[Shop]:
-    """The service on a private database, with people `eva`, `max` (operators) and `ada` (admin)."""
+def open_shop(folder: Path, bundles: Path | None = None, **options: object) -> Iterator[Shop]:
+    """The service on a private database, with people `eva`, `max` (operators) and `ada` (admin).
+
+    More models are registered from the folder `bundles`; `options` are settings: with a `bundle` the
+    model that serves is a real one.
+    """
+    given: dict[str, Any] = {"bundles": bundles, "threads": 1, **options}
     settings = Settings(
         data=folder / "data",
         log_level="warning",
@@ -114,6 +127,7 @@ def open_shop(folder: Path) -> Iterator[Shop]:
         rate_limit_per_s=0,
         signins_per_minute=0,
         shutdown_grace_s=5,
+        **given,
     )
     settings.data.mkdir(parents=True)
     database = Database(settings.url)
@@ -124,10 +138,10 @@ def open_shop(folder: Path) -> Iterator[Shop]:
         for name, role in roles:
             users.add(session, SYSTEM, name, role, passwords.hashed(PASSWORD))
     try:
-        with live(settings, SpotEngine()) as url:  # type: ignore[arg-type]
+        with live(settings, None if "bundle" in given else SpotEngine()) as url:  # type: ignore[arg-type]
             header = {"Authorization": f"Bearer {key}"}
             sent = {"name": "bolt", "reasons": REASONS, "audit_rate": 0.0}
-            httpx.post(f"{url}/v1/recipes", json=sent, headers=header).raise_for_status()
+            httpx.post(f"{url}/v1/recipes", json=sent, headers=header, timeout=60).raise_for_status()
             yield Shop(url, header, database)
     finally:
         database.close()
@@ -154,11 +168,28 @@ class Person:
 
     def _note(self, request: object) -> None:
         url: str = request.url  # type: ignore[attr-defined]
-        if not url.startswith((self.shop.url, "data:")):
+        if not url.startswith((self.shop.url, "data:", "blob:")):
             self.complaints.append(f"asked for {url}")
 
     def go(self, path: str) -> None:
         self.page.goto(self.shop.url + path)
+
+    def watch_shifts(self) -> None:
+        """Sum up the layout shifts of pages from now on."""
+        self.page.add_init_script(
+            "window.shifts = 0; new PerformanceObserver(list => { for (const e of list.getEntries())"
+            " if (!e.hadRecentInput) window.shifts += e.value; })"
+            ".observe({type: 'layout-shift', buffered: true});"
+        )
+
+    @property
+    def shifts(self) -> float:
+        """Cumulative layout shift of the page, since `watch_shifts`."""
+        return float(self.page.evaluate("window.shifts"))
+
+    def fits(self) -> bool:
+        """Whether nothing of the page lies beside the screen."""
+        return bool(self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
     def barriers(self) -> list[str]:
         """What axe finds serious on the page."""

@@ -1,13 +1,16 @@
 """The page of an inspection in a browser: every key, the next one in place, what happens when two meet."""
 
 import re
+import time
 from collections.abc import Iterator
 
+import cv2
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.review.shop import Person, Shop, person
+from tests.e2e.review.shop import Person, Shop, person, picture
 
 pytestmark = pytest.mark.browser
 WAIT_MS = 60_000
@@ -205,20 +208,16 @@ def test_an_answer_that_was_lost_is_no_conflict(eva: Person, shop: Shop) -> None
 def test_no_barriers_and_no_layout_shift(chromium: Browser, shop: Shop, theme: str) -> None:
     shop.fill(SPOTS)
     with person(chromium, shop, color_scheme=theme) as eva:
-        eva.page.add_init_script(
-            "window.shifts = 0; new PerformanceObserver(list => { for (const e of list.getEntries())"
-            " if (!e.hadRecentInput) window.shifts += e.value; })"
-            ".observe({type: 'layout-shift', buffered: true});"
-        )
+        eva.watch_shifts()
         for path in ("/review", "/inspections"):
             eva.go(path)
             assert eva.barriers() == []
         start(eva)
         assert eva.barriers() == []
-        assert eva.page.evaluate("window.shifts") < 0.1
+        assert eva.shifts < 0.1
         for size in ({"width": 1280, "height": 800}, {"width": 820, "height": 1180}):
             eva.page.set_viewport_size(size)  # type: ignore[arg-type]
-            assert eva.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert eva.fits()
         assert eva.complaints == []
 
 
@@ -228,4 +227,63 @@ def test_the_pages_speak_german(chromium: Browser, shop: Shop) -> None:
         start(eva)
         expect(eva.page.locator(".decision.good")).to_contain_text("Gut")
         assert eva.page.locator("html").get_attribute("lang") == "de"
+        assert eva.complaints == []
+
+
+def claimant(shop: Shop, identifier: str) -> object:
+    return shop.get(f"/v1/inspections/{identifier}")["review"]["claimed_by"]  # type: ignore[index]
+
+
+def test_who_steps_on_or_leaves_keeps_no_part_from_others(eva: Person, shop: Shop) -> None:
+    first = ready(eva)
+    can_go_on(eva)
+    second = press(eva, "j")
+    can_go_on(eva)  # the third is claimed ahead, the first left to others
+    expect(eva.page.locator("#desk")).to_have_attribute("data-ready", "next")
+    assert claimant(shop, second) == "eva"
+    assert claimant(shop, first) is None
+    eva.go("/inspections")
+    until = time.monotonic() + 30  # the browser sends it behind the page's back
+    while claimant(shop, second) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert claimant(shop, second) is None
+    assert eva.complaints == []
+
+
+def test_two_fingers_zoom_all_three_pictures(chromium: Browser, shop: Shop) -> None:
+    shop.fill(SPOTS)
+    tablet = {"viewport": {"width": 820, "height": 1180}, "has_touch": True, "is_mobile": True}
+    with person(chromium, shop, **tablet) as eva:
+        start(eva)
+        box = eva.page.locator("svg.picture").first.bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        screen = eva.page.context.new_cdp_session(eva.page)
+
+        def touch(kind: str, apart: float) -> None:
+            points = [] if kind == "touchEnd" else [{"x": x - apart, "y": y}, {"x": x + apart, "y": y}]
+            screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        before = eva.page.locator("#zoom").inner_text()
+        touch("touchStart", 20)
+        for apart in (30, 40, 50, 60):
+            touch("touchMove", apart)
+        touch("touchEnd", 60)
+        fitted, zoomed = (int(text.split()[0]) for text in (before, eva.page.locator("#zoom").inner_text()))
+        assert zoomed > 2 * fitted
+        views = "[...document.querySelectorAll('svg.picture')].map(e => e.getAttribute('viewBox'))"
+        assert len(set(eva.page.evaluate(views))) == 1
+        assert eva.complaints == []
+
+
+def test_one_to_one_shows_the_pixels_of_a_large_image(chromium: Browser, shop: Shop) -> None:
+    small = cv2.imdecode(np.frombuffer(picture(1, 0.6), np.uint8), cv2.IMREAD_GRAYSCALE)
+    item = shop.send(cv2.imencode(".png", cv2.resize(small, (2400, 1800)))[1].tobytes())
+    with person(chromium, shop) as eva:
+        eva.go(f"/inspections/{item['id']}")
+        ready(eva)
+        image = eva.page.locator("image.base").first
+        expect(image).to_have_attribute("href", re.compile(r"size=1024$"))
+        eva.page.keyboard.press("x")
+        expect(image).to_have_attribute("href", re.compile(r"size=16384$"))
         assert eva.complaints == []

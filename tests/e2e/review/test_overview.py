@@ -21,7 +21,7 @@ def test_it_is_live_and_without_barriers(chromium: Browser, shop: Shop, theme: s
         expect(eva.page.locator(".line").nth(1)).to_contain_text("cam9")
         expect(eva.page.locator(".line").nth(1)).to_contain_text("REVIEW")
         assert eva.barriers() == []
-        assert eva.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert eva.fits()
         assert eva.complaints == []
 
 

@@ -64,7 +64,14 @@ class StepEngine(PixelEngine):
     def foresee(self, profile: str) -> Wanted:
         return Wanted(1, self.steps[profile])
 
-    def begin(self, image: NDArray[np.float32], seed: int, profile: str, ignore: object = None) -> StepTask:
+    def begin(
+        self,
+        image: NDArray[np.float32],
+        seed: int,
+        profile: str,
+        ignore: object = None,
+        see: object = None,
+    ) -> StepTask:
         value = round(float((image.mean() + 1) * 127.5))
         self.masks[value] = ignore
         return StepTask(image, value, self.steps[profile])

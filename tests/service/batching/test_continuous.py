@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from statistics import fmean
 from typing import Any
 
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.samplers import Cancelled
-from service.batching import Expired, Finished, Job
+from service.batching import ContinuousBatcher, Expired, Finished, Job
+from service.batching.turns import Turns
 from tests.service.batching.engines import StepEngine, image, running
 
 Outcome = Finished | BaseException
@@ -68,9 +69,26 @@ def test_profiles_and_steps_share_calls() -> None:
     assert engine.spent == {1: 5, 2: 1, 3: 5}
 
 
+@pytest.mark.promise(11)
 @pytest.mark.parametrize("how", ["cancelled", "expired"])
 def test_who_is_no_longer_waited_for_leaves_within_one_step(how: str) -> None:
-    engine = StepEngine(delay_s=0.01, long=1000)
+    when, spent = steps_after_leaving(how)
+    assert spent <= when + 1  # at most the call that was under way
+
+
+@pytest.mark.promise(11, control=True)
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+def test_an_image_that_stays_in_the_engine_would_be_noticed(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ContinuousBatcher, "_leave", lambda self, ticket: None)
+    when, spent = steps_after_leaving(how)
+    assert spent > when + 1
+
+
+def steps_after_leaving(how: str) -> tuple[int, int]:
+    """Calls for an image when its submitter left, and when another one has had five more since."""
+    engine = StepEngine(delay_s=0.01, long=80)
 
     async def run() -> tuple[int, int]:
         async with running("continuous", engine) as batcher:
@@ -87,10 +105,10 @@ def test_who_is_no_longer_waited_for_leaves_within_one_step(how: str) -> None:
             staying.cancel()
             return when, engine.spent[1]
 
-    when, spent = asyncio.run(run())
-    assert spent <= when + 1  # at most the call that was under way
+    return asyncio.run(run())
 
 
+@pytest.mark.promise(11)
 def test_a_deadline_is_kept_to_a_second_in_the_middle_of_a_slow_call() -> None:
     engine = StepEngine(delay_s=1.5)
 
@@ -143,6 +161,7 @@ def test_backfill_gets_its_share_from_cameras_that_never_cease() -> None:
     assert engine.spent[250] == 5
 
 
+@pytest.mark.promise(6)
 def test_one_poisonous_image_fails_alone_in_the_middle_of_others() -> None:
     engine = StepEngine(poison=3)
 
@@ -199,7 +218,21 @@ def test_a_warm_up_that_is_given_up_harms_nobody() -> None:
     assert 128 not in engine.spent  # the value of a blank image
 
 
-def test_slots_are_filled_at_saturation() -> None:
+@pytest.mark.promise(12)
+def test_slots_are_filled_at_saturation(record_property: Callable[[str, object], None]) -> None:
+    filled = filled_at_saturation()
+    record_property("filled at saturation", f"{filled:.0%}")
+    assert filled >= 0.8
+
+
+@pytest.mark.promise(12, control=True)
+def test_images_run_one_by_one_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Turns, "choose", lambda self, waiting, seconds: [0])
+    assert filled_at_saturation() < 0.8
+
+
+def filled_at_saturation() -> float:
+    """The share of places that calls fill while 120 images wait."""
     engine = StepEngine(delay_s=0.001)
 
     async def run() -> None:
@@ -207,15 +240,18 @@ def test_slots_are_filled_at_saturation() -> None:
             await asyncio.gather(*(batcher.submit(job(v)) for v in range(120)))
 
     asyncio.run(run())
-    assert fmean(len(values) for values in engine.calls) >= 0.8 * 8
+    return fmean(len(values) for values in engine.calls) / 8
 
 
-def test_a_lone_image_does_not_wait() -> None:
+@pytest.mark.promise(12)
+def test_a_lone_image_does_not_wait(record_property: Callable[[str, object], None]) -> None:
     async def run() -> list[float]:
         async with running("continuous", StepEngine()) as batcher:
             return [(await batcher.submit(job(v, "fast"))).queue_s for v in range(30)]
 
-    assert sorted(asyncio.run(run()))[15] < 0.02
+    median_s = sorted(asyncio.run(run()))[15]
+    record_property("a lone image waits (median)", f"{1000 * median_s:.1f} ms")
+    assert median_s < 0.02
 
 
 def test_the_event_loop_is_free_while_the_engine_works() -> None:
@@ -242,6 +278,8 @@ lives = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.promise(2)
+@pytest.mark.promise(5)
 @settings(max_examples=30, deadline=None)
 @given(data=st.lists(lives, min_size=1, max_size=30), size=st.integers(1, 5), poison=st.integers(0, 30))
 def test_whatever_comes_and_goes_every_image_ends_once_and_as_itself(

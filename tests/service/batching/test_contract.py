@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.samplers import Cancelled
-from service.batching import Expired, Job, open_batching
+from service.batching import ContinuousBatcher, Expired, Job, StaticBatcher, open_batching, stepwise
+from service.batching.job import Ticket
+from service.batching.stepwise import run_together
 from service.metrics import Metrics
 from tests.service.batching.engines import Kind, image, running
 from tests.service.conftest import PixelEngine
@@ -23,36 +25,91 @@ def job(value: int, profile: str = "fast", **more: Any) -> Job:
     return Job(str(value), image(value), value, profile, **more)
 
 
+@pytest.mark.promise(5)
 @both
 @settings(max_examples=15, deadline=None)
 @given(values=st.lists(st.integers(0, 250), min_size=1, max_size=40), size=st.integers(1, 9))
 def test_results_are_never_swapped(kind: Kind, values: list[int], size: int) -> None:
+    assert scores_of(kind, PixelEngine(), values, size) == values
+
+
+def scores_of(kind: Kind, engine: PixelEngine, values: list[int], size: int) -> list[float]:
+    """What each image, whose score is its value, is told."""
+
     async def run() -> list[float]:
-        async with running(kind, PixelEngine(), batch_size=size, batch_delay_s=0.001) as batcher:
+        async with running(kind, engine, batch_size=size, batch_delay_s=0.001) as batcher:
             profiles, priorities = ["fast", "paper"], ["camera", "camera", "backfill"]
             jobs = [job(v, profiles[v % 2], priority=priorities[v % 3]) for v in values]
             done = await asyncio.gather(*(batcher.submit(one) for one in jobs))
             return [finished.result.score for finished in done]
 
-    assert asyncio.run(run()) == values
+    return asyncio.run(run())
 
 
+@pytest.mark.promise(5, control=True)
+@both
+def test_exchanged_results_would_be_noticed(kind: Kind) -> None:
+    class Reversed(PixelEngine):
+        def run(self, *args: Any) -> list[Any]:
+            return super().run(*args)[::-1]
+
+    values = [0, 6, 12, 18, 24]  # of one profile
+    told = scores_of(kind, Reversed(), values, 3)
+    assert sorted(told) == values
+    assert told != values
+
+
+@pytest.mark.promise(6)
 @both
 def test_one_poisonous_image_fails_alone(kind: Kind) -> None:
     engine = PixelEngine(poison=2)
+    outcomes = outcomes_of(kind, engine, [9, 1, 2, 3, 4])
+    assert failed(outcomes) == [False, False, True, False, False]
+    assert [o.result.score for o in outcomes if not isinstance(o, Exception)] == [9, 1, 3, 4]
+    assert any(2 in values and len(values) > 1 for _, values in engine.batches)
+
+
+def outcomes_of(kind: Kind, engine: PixelEngine, values: list[int]) -> list[Any]:
+    """What each image is told, when the engine takes up all but the first together."""
     engine.go.clear()
 
     async def run() -> list[Any]:
         async with running(kind, engine, batch_delay_s=0.2) as batcher:
-            jobs = [asyncio.create_task(batcher.submit(job(v))) for v in (9, 1, 2, 3, 4)]
+            jobs = [asyncio.create_task(batcher.submit(job(v))) for v in values]
             await asyncio.sleep(0.05)
             engine.go.set()
             return await asyncio.gather(*jobs, return_exceptions=True)
 
-    outcomes = asyncio.run(run())
-    assert [type(o) is RuntimeError for o in outcomes] == [False, False, True, False, False]
-    assert [o.result.score for o in outcomes if not isinstance(o, Exception)] == [9, 1, 3, 4]
-    assert any(2 in values and len(values) > 1 for _, values in engine.batches)
+    return asyncio.run(run())
+
+
+def failed(outcomes: list[Any]) -> list[bool]:
+    return [type(outcome) is RuntimeError for outcome in outcomes]
+
+
+@pytest.mark.promise(6, control=True)
+@both
+def test_a_batch_that_fails_as_one_would_be_noticed(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_all(self: Any, tasks: Any, should_stop: Any) -> None:
+        try:
+            results: list[Any] = list(run_together(self._engine, tasks, should_stop))
+        except RuntimeError as error:
+            results = [error] * len(tasks)
+        for task, result in zip(tasks, results, strict=True):
+            task.outcome = result
+
+    async def fail_batch(self: StaticBatcher, batch: Any) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        try:
+            return list(await loop.run_in_executor(self._thread, self._call, batch))
+        except RuntimeError as error:
+            return [error] * len(batch)
+
+    monkeypatch.setattr(stepwise._WholeImages, "_run", fail_all)
+    monkeypatch.setattr(StaticBatcher, "_run_batch", fail_batch)
+    outcomes = outcomes_of(kind, PixelEngine(poison=2), [9, 1, 2, 3, 4])
+    assert failed(outcomes)[2]
+    assert sum(failed(outcomes)) > 1
 
 
 @both
@@ -68,6 +125,7 @@ def test_an_engine_that_loses_rows_fails_them(kind: Kind) -> None:
     assert all(isinstance(outcome, RuntimeError) for outcome in asyncio.run(run()))
 
 
+@pytest.mark.promise(15)
 @both
 def test_warm_up_runs_one_image_and_a_full_batch(kind: Kind) -> None:
     engine = PixelEngine()
@@ -80,6 +138,7 @@ def test_warm_up_runs_one_image_and_a_full_batch(kind: Kind) -> None:
     assert [(profile, len(values)) for profile, values in engine.batches] == [("paper", 1), ("paper", 4)]
 
 
+@pytest.mark.promise(15, control=True)
 @both
 def test_a_model_that_does_not_run_is_found_out_by_warm_up(kind: Kind) -> None:
     async def run() -> None:
@@ -105,6 +164,7 @@ def test_nobody_waits_for_a_batcher_that_has_ended(kind: Kind) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.promise(13)
 @both
 def test_close_drains_within_grace_and_cancels_after(kind: Kind) -> None:
     engine = PixelEngine(delay_s=0.02)
@@ -124,15 +184,23 @@ def test_close_drains_within_grace_and_cancels_after(kind: Kind) -> None:
     assert any(isinstance(outcome, Cancelled) for outcome in outcomes)
 
 
+@pytest.mark.promise(11)
 @both
 def test_a_deadline_is_kept_while_the_engine_is_busy(kind: Kind) -> None:
     engine = PixelEngine()
+    assert 0 <= late_s(kind, engine) < 1
+    assert [values for _, values in engine.batches] == [[1], [5]]  # what expired was never run
+
+
+def late_s(kind: Kind, engine: PixelEngine) -> float:
+    """How long after their deadline two images are told, while the engine is busy for 1.5 s."""
     engine.go.clear()
 
     async def run() -> float:
         async with running(kind, engine, batch_size=1, batch_delay_s=0) as batcher:
             busy = asyncio.create_task(batcher.submit(job(1)))
             await asyncio.sleep(0.05)
+            asyncio.get_running_loop().call_later(1.5, engine.go.set)
             deadline = time.monotonic() + 0.2
             jobs = [batcher.submit(job(v, deadline=deadline)) for v in (2, 3)]
             outcomes = await asyncio.gather(*jobs, return_exceptions=True)
@@ -146,12 +214,44 @@ def test_a_deadline_is_kept_while_the_engine_is_busy(kind: Kind) -> None:
             assert finished.result.score == 5
             return late_s
 
-    assert 0 <= asyncio.run(run()) < 1
-    assert [values for _, values in engine.batches] == [[1], [5]]  # what expired was never run
+    return asyncio.run(run())
 
 
+@pytest.mark.promise(11, control=True)
+@both
+def test_looking_at_deadlines_only_after_runs_would_be_noticed(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Ticket.answer
+
+    def answer_or_expire(self: Ticket, result: Any, finished_at: float) -> None:
+        if self.job.deadline is not None and time.monotonic() > self.job.deadline:
+            self.fail(Expired("its deadline had passed"))
+        answer(self, result, finished_at)
+
+    monkeypatch.setattr(Ticket, "answer", answer_or_expire)
+    monkeypatch.setattr(Ticket, "expiry", lambda self: lambda: None)
+    assert late_s(kind, PixelEngine()) > 1
+
+
+@pytest.mark.promise(11)
 @both
 def test_a_cancelled_job_that_waits_is_never_run(kind: Kind) -> None:
+    assert ran_although_cancelled(kind) == [[1], [3]]
+
+
+@pytest.mark.promise(11, control=True)
+@both
+def test_a_batcher_that_keeps_who_has_left_would_be_noticed(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for batcher in (ContinuousBatcher, StaticBatcher):
+        monkeypatch.setattr(batcher, "_leave", lambda self, ticket: None)
+    assert [2] in ran_although_cancelled(kind)
+
+
+def ran_although_cancelled(kind: Kind) -> list[list[int]]:
+    """The batches of three images, the second of which is cancelled while it waits."""
     engine = PixelEngine()
     engine.go.clear()
 
@@ -166,7 +266,7 @@ def test_a_cancelled_job_that_waits_is_never_run(kind: Kind) -> None:
             assert isinstance(outcomes[1], asyncio.CancelledError)
 
     asyncio.run(run())
-    assert [values for _, values in engine.batches] == [[1], [3]]
+    return [values for _, values in engine.batches]
 
 
 @both

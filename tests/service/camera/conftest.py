@@ -26,6 +26,6 @@ def folder(tmp_path: Path) -> Path:
 
 def posted_files(url: str) -> list[str]:
     """The file name of every inspection, in the order of arrival."""
-    page = httpx.get(f"{url}/v1/inspections", params={"limit": 500}).json()
+    page = httpx.get(f"{url}/v1/inspections", params={"limit": 500}, timeout=60).json()
     assert page["next"] is None
     return [item["attributes"]["file"] for item in reversed(page["items"])]

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy.processes import free_port
 from service.camera.memory import Memory
 from service.camera.watch import STATE, Options, Watcher
 from service.client import Client
@@ -22,7 +23,7 @@ from service.errors import StartupError
 from service.settings import Settings
 from tests.service.camera.conftest import posted_files
 from tests.service.conftest import PixelEngine, flat
-from tests.service.live import free_port, live
+from tests.service.live import live
 
 ROOT = Path(__file__).parents[3]
 
@@ -156,9 +157,11 @@ def test_an_outage_is_waited_for(settings: Settings, engine: PixelEngine, folder
         thread.start()
         time.sleep(0.5)
         with live(settings, engine, port) as url:
-            wait_for(lambda: len(posted_files(url)) == 3)
-            made.stop.set()
-            thread.join(20)
+            try:
+                wait_for(lambda: len(posted_files(url)) == 3)
+            finally:
+                made.stop.set()
+                thread.join(20)
 
 
 def test_a_refused_key_stops_the_watch(folder: Path) -> None:
@@ -176,6 +179,7 @@ def test_a_refused_key_stops_the_watch(folder: Path) -> None:
     assert (folder / "part001.png").exists()
 
 
+@pytest.mark.promise(1)
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("moved", [False, True])
 def test_killed_again_and_again_every_file_is_inspected_once(

@@ -137,6 +137,7 @@ finally:
 """
 
 
+@pytest.mark.promise(1)
 def test_what_was_committed_survives_a_kill(database: Database, database_url: str) -> None:
     done = subprocess.run([sys.executable, "-c", _WRITE_AND_DIE, database_url], capture_output=True)
     assert done.returncode == -9, done.stderr
@@ -144,6 +145,7 @@ def test_what_was_committed_survives_a_kill(database: Database, database_url: st
         assert [row.id for row in session.query(InspectionRow)] == [make.identifier(1)]
 
 
+@pytest.mark.promise(9)
 def test_a_database_that_went_away_is_503_and_comes_back(postgres: PrivatePostgres) -> None:
     with postgres.database() as url:
         database = Database(url)
@@ -159,6 +161,7 @@ def test_a_database_that_went_away_is_503_and_comes_back(postgres: PrivatePostgr
         database.close()
 
 
+@pytest.mark.promise(9)
 @pytest.mark.parametrize(
     "words", ["database or disk is full", "could not extend file: No space left on device"]
 )

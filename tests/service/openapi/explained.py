@@ -66,7 +66,10 @@ EXPLAINED = (
         *("invalid-address", "POST /v1/webhooks", "PATCH /v1/webhooks/{webhook_id}"),
     ),
     _explained("all values may be null, but not all at once", "nothing-to-change", "PATCH /v1/users/{name}"),
-    _explained("what polygons leave to inspect", "invalid-mask", "PUT /v1/recipes/{recipe}/mask"),
+    _explained(
+        "what polygons leave to inspect, and the size of the image that they are in",
+        *("invalid-mask", "PUT /v1/recipes/{recipe}/mask", "POST /v1/recipes/{recipe}/mask/preview"),
+    ),
     _explained("which cursors were given out", "invalid-cursor", "GET /v1/inspections"),
     _explained(
         "the revision is in the body or in a header", "revision-required", "PATCH /v1/recipes/{recipe}"

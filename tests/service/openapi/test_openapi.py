@@ -1,7 +1,7 @@
 """The OpenAPI description is true: schemathesis with every check, and proof that it would notice."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +67,20 @@ def assert_explained(report: Report) -> None:
         pytest.fail("\n".join(map(str, left)), pytrace=False)
 
 
-def test_every_call_at_and_beyond_its_limits(url: str, key: dict[str, str]) -> None:
+@pytest.mark.promise(19)
+def test_every_call_at_and_beyond_its_limits(
+    url: str, key: dict[str, str], record_property: Callable[[str, object], None]
+) -> None:
     """The same requests at every run: each parameter at its limits, past them, of a wrong type, missing."""
     report = check(url, key, "coverage")
+    record_property("calls", report.cases)
     assert_explained(report)
     assert report.operations == declared(url, key)
     assert report.cases > 2000
     assert report.checks == set(CHECKS.get_all_names())
 
 
+@pytest.mark.promise(19)
 @pytest.mark.slow
 def test_every_call_on_postgresql(settings: Settings, postgres: PrivatePostgres) -> None:
     """It takes no NUL in a text and no integer beyond 64 bits, which SQLite is more patient with."""
@@ -86,8 +91,10 @@ def test_every_call_on_postgresql(settings: Settings, postgres: PrivatePostgres)
             assert_explained(check(url, key, "coverage"))
 
 
+@pytest.mark.promise(19)
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # a large random body, shown by hypothesis
 def test_random_calls_and_chains_of_calls(url: str, key: dict[str, str]) -> None:
     report = check(url, key, "fuzzing", "stateful", examples=100)
     assert_explained(report)
@@ -111,6 +118,7 @@ class Broken:
         await send({"type": "http.response.body", "body": self._body})
 
 
+@pytest.mark.promise(19, control=True)
 @pytest.mark.parametrize(
     ("call", "status", "body", "headers", "noticed"),
     [

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.processes import free_port
 from service.db.repository import outbox
 from service.db.session import Database
 from service.db.tables import SinkRow
@@ -107,9 +108,7 @@ class Broker:
     """A mosquitto of our own that can be stopped and started again."""
 
     def __init__(self, folder: Path, *lines: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self._config = folder / f"mosquitto-{self.port}.conf"
         # Root would become the user mosquitto, who cannot read a test's files.
         user = ["user root"] if os.geteuid() == 0 else []

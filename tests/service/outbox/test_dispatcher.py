@@ -4,6 +4,8 @@ import asyncio
 import threading
 from contextlib import AsyncExitStack
 
+import pytest
+
 from service.db.repository import outbox
 from service.db.session import Database
 from service.metrics import Metrics
@@ -146,6 +148,7 @@ def test_one_bad_message_does_not_hold_up_the_others(
     assert len(receiver.ids) == 6
 
 
+@pytest.mark.promise(3)
 def test_two_processes_never_send_at_once_and_never_twice(
     database: Database, settings: Settings, receiver: Receiver
 ) -> None:

@@ -67,6 +67,7 @@ def test_an_id_is_held_once(run: Callable[[Body], None]) -> None:
     run(body)
 
 
+@pytest.mark.promise(7)
 def test_a_dead_workers_job_comes_again_and_a_live_ones_does_not(run: Callable[[Body], None]) -> None:
     async def body(queue: Queue, other: Queue) -> None:
         for name in ("dead", "alive"):
@@ -97,6 +98,7 @@ def test_taking_waits_for_what_comes(run: Callable[[Body], None]) -> None:
     run(body)
 
 
+@pytest.mark.promise(7)
 def test_a_waiting_worker_takes_over_from_a_dead_one(run: Callable[[Body], None]) -> None:
     async def body(queue: Queue, other: Queue) -> None:
         await queue.put("a")

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +27,7 @@ def new_queue(server: PrivateRedis) -> StreamQueue:
     return StreamQueue(server.url, LEASE_S, secrets.token_hex(4))
 
 
+@pytest.mark.promise(8)
 def test_a_flushed_redis_is_set_up_again(server: PrivateRedis) -> None:
     async def main() -> None:
         queue = new_queue(server)
@@ -45,6 +47,7 @@ def test_a_flushed_redis_is_set_up_again(server: PrivateRedis) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.promise(8)
 def test_a_redis_that_is_down_says_so_and_works_again_when_it_is_back(server: PrivateRedis) -> None:
     async def main() -> None:
         queue = new_queue(server)
@@ -61,6 +64,7 @@ def test_a_redis_that_is_down_says_so_and_works_again_when_it_is_back(server: Pr
     asyncio.run(main())
 
 
+@pytest.mark.promise(8)
 def test_a_take_that_waits_while_redis_dies_ends(server: PrivateRedis) -> None:
     async def main() -> None:
         queue = new_queue(server)
@@ -96,6 +100,21 @@ def test_a_bell_is_heard_in_another_process_and_after_an_outage(server: PrivateR
         assert "missed" not in heard
         await api.close()
         await worker.close()
+
+    asyncio.run(main())
+
+
+def test_a_bell_ends_whatever_it_is_doing(server: PrivateRedis) -> None:
+    """Redis' client loses a cancellation that comes together with an answer."""
+
+    async def main() -> None:
+        for steps in range(0, 25, 2):
+            bell = RedisBell(server.url)
+            bell.listen(lambda _: None)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            time.sleep(0.005)  # what it waits for arrives meanwhile
+            await asyncio.wait_for(bell.close(), 10)
 
     asyncio.run(main())
 

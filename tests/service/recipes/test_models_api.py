@@ -47,6 +47,7 @@ def register(client: TestClient, path: str) -> str:
     return found
 
 
+@pytest.mark.promise(26)
 def test_a_bundles_life(line: TestClient) -> None:
     (own,) = line.get("/v1/models").json()["items"]
     assert (own["version"], own["own"], own["state"]) == ("1", True, "active")
@@ -54,9 +55,12 @@ def test_a_bundles_life(line: TestClient) -> None:
     assert line.post("/v1/models", json={"path": "tiny/2"}).status_code == 200
     shadow = line.post(f"/v1/models/{second}/shadow", json={"recipe": "default", "why": "compare"})
     assert (shadow.json()["state"], shadow.json()["shadowed_recipes"]) == ("shadow", ["default"])
+    itself = line.post(f"/v1/models/{own['hash']}/shadow", json={"recipe": "default", "why": "x"})
+    assert_problem(itself, 409, "model-active")
     assert_problem(line.post(f"/v1/models/{second}/retire", json={"why": "x"}), 409, "model-in-use")
     active = line.post(f"/v1/models/{second}/activate", json={"why": "better"})
     assert active.json() == {"model_hash": second, "recipes": ["default"]}
+    assert line.get(f"/v1/models/{own['hash']}").json()["state"] == "active"  # of what names no other
     assert line.post("/v1/inspections", content=flat(9), headers=WAIT).json()["model"]["hash"] == second
     back = line.post("/v1/models/rollback", json={"recipe": "default", "why": "worse"})
     assert back.json()["model_hash"] == own["hash"]
@@ -69,7 +73,60 @@ def test_a_bundles_life(line: TestClient) -> None:
         "retired", "rolled-back", "activated", "shadowed", "registered",
     ]  # fmt: skip
     own_events = line.get(f"/v1/models/{own['hash']}/events").json()["items"]
-    assert [event["action"] for event in own_events] == ["rolled-back"]
+    told = [(event["action"], event["model_hash"] == own["hash"]) for event in own_events]
+    assert told == [("rolled-back", True), ("activated", False)]  # the other one came into its place
+
+
+def test_a_shadows_begin_and_end_are_kept_and_told(line: TestClient, served: Settings, bundles: Path) -> None:
+    third = bundles / "tiny/3"
+    shutil.copytree(bundles / "tiny/2", third)
+    manifest = (third / "manifest.json").read_text().replace('"version": "2"', '"version": "3"')
+    (third / "manifest.json").write_text(manifest)
+    hook = {"name": "mes", "url": "https://example.com/hook"}
+    hook_id = line.post("/v1/webhooks", json=hook).json()["id"]
+    own, *hashes = (
+        line.get("/v1/models").json()["items"][0]["hash"],
+        *(register(line, f"tiny/{version}") for version in "23"),
+    )
+    second, last = hashes
+
+    def states() -> dict[str, str]:
+        return {model["hash"]: model["state"] for model in line.get("/v1/models").json()["items"]}
+
+    def shadow(model: str, method: str = "POST") -> None:
+        said = {"recipe": "default", "why": "compare"}
+        given = {"json": said} if method == "POST" else {"params": said}
+        assert line.request(method, f"/v1/models/{model}/shadow", **given).status_code == 200
+
+    shadow(second)
+    assert states() == {own: "active", second: "shadow", last: "candidate"}
+    shadow(last)  # in the place of the other
+    assert states() == {own: "active", second: "candidate", last: "shadow"}
+    shadow(last, "DELETE")
+    again = line.delete(f"/v1/models/{last}/shadow", params={"recipe": "default", "why": "x"})
+    assert_problem(again, 409, "not-a-shadow")
+    shadow(second)
+    line.post(f"/v1/models/{second}/activate", json={"recipe": "default", "why": "better"})
+    assert states() == {own: "active", second: "active", last: "candidate"}
+    comparison = line.get(f"/v1/models/{second}/shadow?recipe=default").json()
+    assert (comparison["shadowing"], comparison["until"] is None) == (False, False)
+    line.post("/v1/models/rollback", json={"recipe": "default", "why": "worse"})
+    assert states() == {own: "active", second: "retired", last: "candidate"}
+    assert line.post(f"/v1/models/{last}/retire", json={"why": "worse"}).status_code == 200
+    told = [
+        *(("shadowed", second), ("unshadowed", second), ("shadowed", last), ("unshadowed", last)),
+        *(("shadowed", second), ("activated", second), ("rolled-back", own), ("retired", last)),
+    ]
+    events = [item for item in line.get("/v1/models/events").json()["items"] if item["who"] == "anybody"]
+    kept = [(item["action"], item["model_hash"]) for item in reversed(events)]
+    assert [one for one in kept if one[0] != "registered"] == told
+    audited = [row["action"] for row in line.get("/v1/audit?limit=100").json()["items"]]
+    actions = [name.removeprefix("models.") for name in reversed(audited) if name.startswith("models.")]
+    assert [name for name in actions if name != "register"] == [action for action, _ in told]
+    messages = line.get(f"/v1/webhooks/{hook_id}/deliveries?limit=100").json()["items"]
+    assert [message["event"] for message in reversed(messages)] == [
+        "model.activated" if action == "rolled-back" else f"model.{action}" for action, _ in told
+    ]
 
 
 def test_what_a_bundle_says_of_itself(line: TestClient) -> None:
@@ -111,6 +168,7 @@ def _hash_again(folder: Path, name: str) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+@pytest.mark.promise(21)
 @pytest.mark.parametrize("rehash", [False, True])
 @pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "report.html", "extra.pkl"])
 def test_a_pickle_is_refused_and_runs_nothing(
@@ -127,6 +185,7 @@ def test_a_pickle_is_refused_and_runs_nothing(
     assert canary.exists()
 
 
+@pytest.mark.promise(21)
 def test_wrong_places_are_refused(line: TestClient, bundles: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     shutil.copytree(bundles / "tiny/2", outside)
@@ -164,6 +223,13 @@ def test_the_same_on_the_command_line(served: Settings, line: TestClient, bundle
     (own,) = line.get("/v1/models").json()["items"]
     second = run(served, "register", str(bundles / "tiny/2")).split()[-1]
     assert second[:12] in run(served, "list")
+    shadow = ("shadow", second[:12], "--why", "compare")
+    assert "is shadowed by tiny 2" in run(served, *shadow)
+    assert line.get(f"/v1/models/{second}").json()["shadowed_recipes"] == ["default"]
+    assert "no longer" in run(served, *shadow, "--end")
+    assert line.get(f"/v1/models/{second}").json()["state"] == "candidate"
+    wrong = CliRunner().invoke(cli, ["models", *shadow, "--end", "--data", str(served.data)])
+    assert (wrong.exit_code, "does not shadow" in wrong.output) == (2, True)
     run(served, "activate", second[:12], "--recipe", "default", "--why", "better")
     assert line.get(f"/v1/models/{second}").json()["recipes"] == ["default"]
     assert own["hash"] in run(served, "rollback", "default", "--why", "worse")

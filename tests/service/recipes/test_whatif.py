@@ -184,3 +184,8 @@ def test_the_draw_has_its_rate_and_is_the_same_every_time() -> None:
     assert drawn <= {identifier for identifier in ids if drawn_for_audit(identifier, 0.1)}
     assert not any(drawn_for_audit(identifier, 0.0) for identifier in ids)
     assert all(drawn_for_audit(identifier, 1.0) for identifier in ids)
+
+
+def test_the_smallest_rate_there_is_has_a_limit() -> None:
+    found = from_bundle(5e-324, 0.01, 50)
+    assert 30 < found.reject < 50

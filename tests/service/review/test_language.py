@@ -6,6 +6,7 @@ import string
 import pytest
 from starlette.requests import Request
 
+from service.outbox.message import EVENTS
 from service.review.language import LANGUAGES, Texts, strings, texts
 from service.review.shell import FOLDER
 
@@ -29,6 +30,10 @@ def test_every_string_that_is_asked_for_exists() -> None:
     asked = {key for source in sources for key in _USED.findall(source.read_text())}
     assert len(asked) > 30  # the pattern finds them
     assert asked - strings("en").keys() == set()
+
+
+def test_every_event_of_webhooks_has_a_name() -> None:
+    assert {f"admin.event_{event.replace('.', '_')}" for event in EVENTS} <= strings("en").keys()
 
 
 def request(accept: str, cookie: str = "") -> Request:

@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.review.lately import p_chart
+from service.db.session import Database
+from service.review import lately
+from service.review.lately import Watched, p_chart
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -32,3 +34,16 @@ def test_a_slot_beyond_the_limits_is_out() -> None:
 
 def test_what_is_older_than_the_hour_does_not_count() -> None:
     assert sum(slot.count for slot in p_chart(parts(61, 5, 5), NOW)) == 0
+
+
+def test_who_watches_shares_one_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[Database] = []
+    monkeypatch.setattr(lately, "overview", lambda database: counted.append(database) or [])
+    watched, database = Watched(), Database("sqlite://")
+    for _ in range(3):
+        assert watched.groups(database, fresh_s=3600) == []
+    assert len(counted) == 1
+    for _ in range(2):
+        Watched().groups(database, fresh_s=0)
+    assert len(counted) == 3
+    database.close()

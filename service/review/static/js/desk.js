@@ -17,14 +17,11 @@ const decided = []; // for undo: {id, serial, decision, revision}
 let desk = document.getElementById("desk");
 let viewer, heat;
 const trail = new Trail(desk.dataset.id);
+const held = new Set(); // claimed by this page
 let moving = Promise.resolve();
 
 const outbox = new Outbox(me, {
-  changed(count) {
-    const badge = document.getElementById("unsent");
-    badge.hidden = !count;
-    badge.textContent = t("desk.unsent", { count });
-  },
+  changed: showUnsent,
   lost: () => notice(t("desk.kept"), { kind: "bad" }),
   arrived: () => notice(t("desk.sent_again"), { kind: "good" }),
   refused(entry, problem, reviews) {
@@ -74,8 +71,13 @@ function showPlace() {
     desk.querySelector(`[data-do="${name}"]`).disabled = !trail.peek(step);
   }
   desk.querySelector('[data-do="undo"]').disabled = !decided.length;
-  document.getElementById("unsent").hidden = !outbox.waiting.length;
-  document.getElementById("unsent").textContent = t("desk.unsent", { count: outbox.waiting.length });
+  showUnsent(outbox.waiting.length);
+}
+
+function showUnsent(count) {
+  const badge = document.getElementById("unsent");
+  badge.hidden = !count;
+  badge.textContent = t("desk.unsent", { count });
 }
 
 /** Put an inspection in place of the one that is shown. */
@@ -106,13 +108,28 @@ async function prepare() {
     from.dataset.ready = "next"; // the next one can be shown at once
   } catch { /* it is fetched when it is asked for, and then the person is told */
   } finally {
+    letGo();
     showPlace();
+  }
+}
+
+async function take(id) {
+  await call("POST", `/v1/inspections/${id}/claim`);
+  held.add(id);
+}
+
+/** Leave to others what this page has claimed and does not need: not shown, not next. */
+function letGo(needed = [trail.current, trail.peek()]) {
+  for (const id of held) {
+    if (needed.includes(id)) continue;
+    held.delete(id);
+    call("DELETE", `/v1/inspections/${id}/claim`, undefined, { keepalive: true }).catch(() => { /* it runs out */ });
   }
 }
 
 async function claimed(id) {
   try {
-    await call("POST", `/v1/inspections/${id}/claim`);
+    await take(id);
     return true;
   } catch (error) {
     if (error.status !== 409) throw error;
@@ -125,7 +142,7 @@ async function claim() {
   if (!trail.queue) return;
   const id = trail.current;
   try {
-    await call("POST", `/v1/inspections/${id}/claim`);
+    await take(id);
   } catch (error) {
     if (error.status !== 409 || id !== trail.current) return;
     notice(t("desk.claimed", { who: error.document.claimed_by, serial: serial() }));
@@ -163,6 +180,7 @@ function decide(decision) {
     const comment = field("comment").value.trim() || null;
     outbox.add({ id, serial: serial(), decision, reason, comment, expected_revision: revision });
     decided.push({ id, serial: serial(), decision, revision: revision + 1 });
+    held.delete(id); // the decision ends the claim
     field("comment").blur();
     if (!trail.peek(1)) mark(decision);
   });
@@ -241,6 +259,8 @@ document.addEventListener("keydown", event => {
   if (event.key === "Escape" && event.target === field("comment")) event.target.blur();
 });
 setInterval(() => { if (!document.hidden) claim(); }, CLAIM_AGAIN_MS);
+addEventListener("pagehide", () => letGo([]));
+addEventListener("pageshow", event => { if (event.persisted) claim(); });
 
 equip();
 claim();

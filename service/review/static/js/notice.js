@@ -4,7 +4,7 @@ import { t } from "./strings.js";
 const SHOWN_MS = 7000;
 
 /** Show a message; kind: "", "good" or "bad". A bad one stays until it is closed. -> closes it. */
-export function notice(text, { kind = "", action = null, link = null } = {}) {
+export function notice(text, { kind = "", link = null } = {}) {
   const box = document.createElement("div");
   box.className = `notice ${kind}`;
   const words = document.createElement("span");
@@ -16,19 +16,18 @@ export function notice(text, { kind = "", action = null, link = null } = {}) {
     [anchor.href, anchor.textContent] = [link.href, link.text];
     box.append(anchor);
   }
-  if (action) box.append(button(action.text, () => { close(); action.run(); }));
-  box.append(button("×", close, t("script.close")));
+  box.append(closer(close));
   document.getElementById("notices").append(box);
   if (kind !== "bad") setTimeout(close, SHOWN_MS);
   return close;
 }
 
-function button(text, run, label) {
+function closer(close) {
   const made = document.createElement("button");
   made.type = "button";
-  made.textContent = text;
-  if (label) made.ariaLabel = label;
-  made.addEventListener("click", run);
+  made.textContent = "×";
+  made.ariaLabel = t("script.close");
+  made.addEventListener("click", close);
   return made;
 }
 

@@ -23,7 +23,7 @@ export class Outbox {
 
   /** entry: {id, serial, decision, reason, comment, expected_revision} */
   add(entry) {
-    this.waiting.push({ ...entry, key: crypto.randomUUID?.() ?? String(Math.random()) });
+    this.waiting.push(entry);
     this.#keep();
     this.#send();
   }

@@ -4,6 +4,7 @@ import { localTimes } from "./time.js";
 
 localTimes();
 themeButtons();
+document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 
 const menu = document.querySelector("details.menu");
 document.addEventListener("click", event => {

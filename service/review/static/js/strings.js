@@ -14,3 +14,9 @@ const language = document.documentElement.lang;
 export function number(value, digits = 2) {
   return value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
+
+/** A share as percent, with more digits where it is small. */
+export function share(value) {
+  const digits = value < 0.00005 || value > 0.99995 ? 0 : value < 0.0995 ? 2 : 1;
+  return `${number(100 * value, digits)} %`;
+}

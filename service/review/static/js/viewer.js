@@ -3,6 +3,7 @@
 const MOST = 40; // screen pixels per image pixel
 const PIXELS_FROM = 3; // from here on single pixels are shown as such
 const STEP = 1.25;
+const PREVIEW_PX = 1024; // longest side of the preview that is shown first
 
 export class Viewer {
   /** desk: the element with the pictures; shown(zoom): told after each change; pointed(x, y): image pixel or null. */
@@ -89,7 +90,21 @@ export class Viewer {
       picture.setAttribute("viewBox", view);
       picture.classList.toggle("pixels", this.zoom >= PIXELS_FROM);
     }
-    this.shown(this.zoom * devicePixelRatio);
+    const shown = this.zoom * devicePixelRatio;
+    if (shown * Math.max(this.width, this.height) > PREVIEW_PX) this.#sharpen();
+    this.shown(shown);
+  }
+
+  /** Once somebody looks closer than the preview can show: the picture in its own resolution. */
+  #sharpen() {
+    for (const picture of this.pictures) {
+      const image = picture.querySelector("image[data-sharp]");
+      if (!image) continue;
+      const sharp = new Image();
+      sharp.src = image.dataset.sharp;
+      delete image.dataset.sharp;
+      sharp.decode().then(() => image.setAttribute("href", sharp.src)).catch(() => { /* the preview stays */ });
+    }
   }
 
   #at(event) {

@@ -1,0 +1,1 @@
+"""Whether a line still looks as it did: scores against calibration, pictures against the first ones."""

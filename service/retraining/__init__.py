@@ -1,0 +1,1 @@
+"""The job that retrains a recipe: export, train, gate, release as a shadow."""

@@ -1,0 +1,134 @@
+"""The service broken on purpose, in one place each: the controls of the promises about what lasts."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import CursorResult, inspect, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from service.blobs import DiskBlobs
+from service.db.repository import inspections
+from service.db.tables import InspectionRow
+from service.ledger import Accepted, Ledger
+from service.outbox.dispatcher import Dispatcher
+from service.queue.base import Lease
+from service.queue.streams import StreamQueue
+from service.sweeper import Sweeper
+from service.worker import Worker
+
+
+def answers_first() -> None:
+    """The caller is told before the row and the image are there."""
+    really, stored, told = Ledger.accept, Ledger.get, dict[str, InspectionRow]()
+
+    def accept(self: Ledger, row: InspectionRow, data: bytes) -> Accepted:
+        told[row.id] = _as_if_stored(row, data)
+        columns = {column.key: getattr(row, column.key) for column in inspect(InspectionRow).column_attrs}
+        threading.Timer(0.05, really, (self, InspectionRow(**columns), data)).start()
+        return Accepted(row, replayed=False)
+
+    def get(self: Ledger, identifier: str) -> InspectionRow:
+        return told.get(identifier) or stored(self, identifier)
+
+    Ledger.accept = accept  # type: ignore[method-assign]
+    Ledger.get = get  # type: ignore[method-assign]
+
+
+def _as_if_stored(row: InspectionRow, data: bytes) -> InspectionRow:
+    """With what it gets when it is written."""
+    row.image_sha256 = hashlib.sha256(data).hexdigest()
+    for column in inspect(InspectionRow).columns:
+        if column.default is not None and getattr(row, column.key) is None:
+            setattr(row, column.key, column.default.arg)
+    return row
+
+
+def acknowledges_first() -> None:
+    """A job is acknowledged when it is taken, and no sweeper makes good for it."""
+    really = StreamQueue.take
+
+    async def take(self: StreamQueue, count: int, wait_s: float) -> list[Lease]:
+        leases = await really(self, count, wait_s)
+        for lease in leases:
+            await self.done(lease)
+        return leases
+
+    async def sweep(self: Sweeper) -> int:
+        return 0
+
+    StreamQueue.take = take  # type: ignore[method-assign]
+    Sweeper.sweep = sweep  # type: ignore[method-assign]
+
+
+def never_renews() -> None:
+    """A worker does not keep its leases."""
+
+    async def beat(self: Worker) -> None: ...
+
+    Worker._beat = beat  # type: ignore[method-assign]
+
+
+def ends_twice() -> None:
+    """The last end stands, and not the first one; a worker does not hear that another has ended an image."""
+
+    def finish(session: Session, identifier: str, values: Mapping[str, Any]) -> bool:
+        query = update(InspectionRow).where(InspectionRow.id == identifier)
+        result = session.execute(query.values(**values).execution_options(synchronize_session=False))
+        assert isinstance(result, CursorResult)
+        return result.rowcount == 1
+
+    def heard(self: Worker, identifier: str) -> None: ...
+
+    inspections.finish = finish
+    Worker._heard = heard  # type: ignore[method-assign]
+
+
+def forgets_that_it_told() -> None:
+    """Messages are sent and that is not noted."""
+
+    async def settle(self: Dispatcher, sink_id: str, results: Sequence[object], rest_s: float | None) -> None:
+        return None
+
+    Dispatcher._settle = settle  # type: ignore[method-assign,assignment]
+
+
+def passes_over_failures() -> None:
+    """What cannot be stored is passed over, and accepted all the same."""
+    put, really, stored = DiskBlobs.put, Ledger.accept, Ledger.get
+    told = dict[str, InspectionRow]()
+
+    def swallow(self: DiskBlobs, data: bytes) -> str:
+        try:
+            return put(self, data)
+        except OSError:
+            return hashlib.sha256(data).hexdigest()
+
+    def accept(self: Ledger, row: InspectionRow, data: bytes) -> Accepted:
+        try:
+            return really(self, row, data)
+        except OperationalError:
+            told[row.id] = _as_if_stored(row, data)
+            return Accepted(row, replayed=False)
+
+    def get(self: Ledger, identifier: str) -> InspectionRow:
+        return told.get(identifier) or stored(self, identifier)
+
+    DiskBlobs.put = swallow  # type: ignore[method-assign]
+    Ledger.accept = accept  # type: ignore[method-assign]
+    Ledger.get = get  # type: ignore[method-assign]
+
+
+BROKEN: dict[str, Callable[[], None]] = {
+    done.__name__: done
+    for done in (
+        answers_first,
+        acknowledges_first,
+        never_renews,
+        ends_twice,
+        forgets_that_it_told,
+        passes_over_failures,
+    )
+}
