@@ -1,7 +1,8 @@
 """Ten times more images than the engine can inspect, in an open loop against a server process.
 
 Posts leave when they are due, whatever became of those before; a refusal is timed from then on. Two keys
-post, each of which may fill half of the queue, so that both bounds are met.
+may fill half of the queue each. One of them posts three times as often, so that it meets its own bound while
+the other has still room, and both meet the queue's once it is full.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ TIMES_TOO_MUCH = 10
 PLACES = 8
 IMAGE_BYTES = 50_000
 REFUSED = (429, 503)
+OFTEN = 4  # of so many posts all but one are the first key's
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 
 
@@ -72,7 +74,7 @@ async def overload(pid: int, url: str, keys: list[dict[str, str]], seconds: floa
         content = (
             flat(number % 250) + number.to_bytes(8, "big") + bytes(IMAGE_BYTES)
         )  # the tail is not looked at
-        headers = {"Content-Type": "image/png", **keys[number % len(keys)]}
+        headers = {"Content-Type": "image/png", **keys[number % OFTEN == 0]}
         answer = await client.post("/v1/inspections", content=content, headers=headers)
         seen.statuses[answer.status_code] += 1
         if answer.status_code in REFUSED:
@@ -125,9 +127,9 @@ def test_ten_times_too_much_is_refused_at_once(
     assert seen.problems() == []
     assert all(refused.values())
     assert sum(refused.values()) > 0.7 * seen.statuses.total()
-    assert seen.at_once >= (0.99 if LONG else 0.8)
-    assert seen.p99_ms < 1000
-    if LONG:
+    if LONG:  # alone on the machine
+        assert seen.at_once >= 0.99
+        assert seen.p99_ms < 1000
         record_property("MB more in the last third than in the second", f"{seen.grown_mb:.1f}")
         assert seen.grown_mb < 10
 
