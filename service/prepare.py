@@ -57,8 +57,12 @@ def marks(image: Image) -> tuple[float, float]:
     microscopy").
     """
     pixels: NDArray[Any] = image.pixels
-    top = 65535.0 if pixels.dtype == np.uint16 else 255.0
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.shape[2] == 3 else pixels[:, :, 0]
-    gray = np.asarray(pixels, dtype=np.float32) / np.float32(top)
-    return float(gray.mean()), float(cv2.Laplacian(gray, cv2.CV_32F).var())
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.shape[2] == 3 else pixels[:, :, 0]
+    wide = gray.dtype == np.uint16
+    # In the integers of the picture, which is exact and several times as fast as in fractions of 1: four
+    # times 65535 has its place in a float32, too.
+    edges = cv2.Laplacian(gray, cv2.CV_32F if wide else cv2.CV_16S)
+    mean = cv2.sumElems(edges)[0] / edges.size
+    variance = cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - mean**2
+    top = 65535.0 if wide else 255.0
+    return cv2.mean(gray)[0] / top, max(0.0, variance) / top**2
