@@ -133,6 +133,7 @@ def _serve(settings: Settings) -> None:
 async def _run(app: Any, settings: Settings, listener: socket.socket, stop: _Stop) -> None:
     import uvicorn
 
+    from service.pace import settle
     from service.protocol import patient
 
     class Server(uvicorn.Server):
@@ -162,6 +163,7 @@ async def _run(app: Any, settings: Settings, listener: socket.socket, stop: _Sto
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
     )
     async with app.router.lifespan_context(app):
+        settle()
         stop.serving = True
         server = Server(config)
         await server.serve(sockets=[listener])

@@ -16,6 +16,7 @@ from prometheus_client import make_wsgi_app
 
 from service.errors import StartupError
 from service.metrics import Metrics
+from service.pace import settle
 from service.runtime import Runtime, open_runtime, open_store
 from service.settings import Settings
 
@@ -77,6 +78,7 @@ async def run(settings: Settings) -> None:
         stack.push_async_callback(asyncio.to_thread, monitor.close)
         ledger = await open_store(settings, stack)
         runtime = await open_runtime(settings, metrics, stack, ledger, runs=True)
+        settle()
         monitor.ready = lambda: _ready(runtime)
         metrics.ready.set(1)
         click.echo(f"inlier-service: worker ready, monitored at {monitor.address}", err=True)

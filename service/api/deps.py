@@ -72,7 +72,11 @@ def services(request: Request) -> Services:
     return found
 
 
-Serving = Annotated[Services, Depends(services)]
+async def _serving(request: Request) -> Services:
+    return services(request)  # FastAPI would call a plain function in a thread
+
+
+Serving = Annotated[Services, Depends(_serving)]
 Cursor = Annotated[UUID | None, Query(description="from `next`: id of the last item of the page before")]
 RecipeName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="recipe")]
 
