@@ -5,11 +5,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.conclude import expired, failed
 from service.db.tables import InspectionRow
-from service.errors import InspectionError
+from service.errors import InspectionError, wants_database
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.queue.base import Bell
@@ -35,7 +35,9 @@ class Ending:
             try:
                 row = await asyncio.to_thread(self._ledger.finish, identifier, values)
                 break
-            except OperationalError as error:
+            except SQLAlchemyError as error:
+                if not wants_database(error):
+                    raise
                 if pause_s is None:
                     log.error("no result could be stored: %s", error, extra={"inspection_id": identifier})
                     raise NotStored(identifier) from error

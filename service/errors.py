@@ -2,6 +2,7 @@
 
 import errno
 import math
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,6 +20,7 @@ from service.blobs.base import BlobsUnavailable
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL = ("is full", "No space left")  # as SQLite and as PostgreSQL say it
+_TOO_MUCH_ASKED = "54"  # PostgreSQL's class of limits that a statement goes beyond
 
 
 class StartupError(RuntimeError):
@@ -99,13 +102,28 @@ def wants_storage(error: Exception) -> bool:
     return _disk_full(error) or isinstance(error, BlobsUnavailable)
 
 
+def wants_database(error: Exception) -> bool:
+    """Whether the database is what was wrong - away, cut off, locked, full - and not what it was asked."""
+    if isinstance(error, NoConnection):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    asked_wrongly = (
+        str(getattr(error.orig, "sqlstate", None) or "").startswith(_TOO_MUCH_ASKED)
+        or getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    )
+    return isinstance(error, OperationalError) and not asked_wrongly
+
+
 def as_inspection_error(error: Exception) -> InspectionError:
     """Any exception as a problem: full disks and unreachable databases are told apart from our own bugs."""
     if isinstance(error, InspectionError):
         return error
     full = _disk_full(error)
-    if isinstance(error, OperationalError):
-        full = any(words in str(error.orig) for words in _FULL)
+    if isinstance(error, OperationalError) or wants_database(error):
+        full = any(words in str(error) for words in _FULL)
         if not full:
             detail = "the database does not answer; nothing was stored, send the request again"
             return InspectionError(503, "database-unavailable", detail, retry_after_s=5)

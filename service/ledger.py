@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from models.bundle import Thresholds
 from models.decode import Image
@@ -32,6 +32,14 @@ class Accepted:
 
     row: InspectionRow
     replayed: bool
+
+
+class NotBegun(RuntimeError):
+    """No attempt could be counted, or nobody knows: `attempts` by id are those whose COMMIT had no answer."""
+
+    def __init__(self, attempts: Mapping[str, int]) -> None:
+        super().__init__("no attempt could be counted")
+        self.attempts = attempts
 
 
 class Ledger:
@@ -98,14 +106,20 @@ class Ledger:
             return inspections.pending(session, limit=limit)
 
     def begin(self, identifiers: Collection[str], worker: str) -> Mapping[str, InspectionRow]:
-        """Count an attempt at each, durably; those that have not ended, by id."""
-        with self.database.write() as session:
-            return inspections.begin(session, identifiers, worker)
+        """Count an attempt at each, durably; those that have not ended, by id. NotBegun if that failed."""
+        counted: dict[str, int] = {}
+        try:
+            with self.database.write() as session:
+                rows = inspections.begin(session, identifiers, worker)
+                counted = {row.id: row.attempts for row in rows.values()}
+            return rows
+        except SQLAlchemyError as error:
+            raise NotBegun(counted) from error
 
-    def give_back(self, identifiers: Collection[str], worker: str) -> None:
+    def give_back(self, identifier: str, worker: str, attempt: int) -> None:
         """Make what `worker` began and did not get to wait again; the attempt does not count."""
         with self.database.write() as session:
-            inspections.give_back(session, identifiers, worker)
+            inspections.give_back(session, identifier, worker, attempt)
 
     def attempts(self, identifiers: Collection[str], worker: str) -> Mapping[str, int]:
         """The attempts at those of the inspections that `worker` still has."""

@@ -13,21 +13,20 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.samplers import Cancelled
 from service import logs, tasks
+from service.attempt import Attempt, blameless, told
 from service.batching import Expired
 from service.conclude import expired, failed, failure, is_final
 from service.db.tables import InspectionRow
-from service.ending import Ending, NotStored
+from service.ending import Ending
 from service.errors import wants_storage
-from service.ledger import Ledger
+from service.ledger import Ledger, NotBegun
 from service.metrics import Metrics
 from service.queue.base import Bell, Lease, LeaseLost, Queue, QueueUnavailable
 from service.runner import Runner
@@ -39,15 +38,6 @@ log = logging.getLogger(__name__)
 _TAKE_S = 1.0
 _PAUSE_S = 0.5
 _LOOK_S = 1.0
-
-
-@dataclass(eq=False)
-class _Job:
-    lease: Lease
-    attempt: int  # as the database counts
-    ending: bool = False  # we are storing its end
-    ended: bool = False  # elsewhere
-    task: "asyncio.Task[None]" = field(init=False)
 
 
 class Worker:
@@ -70,7 +60,7 @@ class Worker:
         self._max_attempts = settings.max_attempts
         self._beat_s = settings.lease_s / 3
         self.name = f"{socket.gethostname()[:96]}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Attempt] = {}
         self._room = asyncio.Event()
         self._stopping = self._draining = False
         self._loop: asyncio.Task[None] | None = None
@@ -140,102 +130,126 @@ class Worker:
     async def _begin(self, leases: Sequence[Lease]) -> None:
         try:
             rows = await asyncio.to_thread(self._ledger.begin, [lease.id for lease in leases], self.name)
-        except SQLAlchemyError as error:
-            log.warning("no jobs can be begun for now: %s", error)
+        except NotBegun as error:
+            log.warning("no jobs can be begun for now: %s", error.__cause__)
             for lease in leases:
-                await _told(self._queue.release(lease))
+                if (attempt := error.attempts.get(lease.id)) is None:
+                    await told(self._queue.release(lease))
+                else:
+                    self._start(job := Attempt(lease, attempt), self._postpone(job, error))
             await asyncio.sleep(_PAUSE_S)
             return
         for lease in leases:
             row = rows.get(lease.id)
             if row is None:  # it has ended already
                 self._runner.handover.forget(lease.id)
-                await _told(self._queue.done(lease))
+                await told(self._queue.done(lease))
                 continue
-            if (old := self._jobs.get(lease.id)) is not None:  # the lease was lost, and came back to us
-                old.task.cancel()
             if row.attempts > 1:
                 self._metrics.redeliveries.inc()
-            job = self._jobs[lease.id] = _Job(lease, row.attempts)
-            job.task = asyncio.create_task(self._run(job, row), name=f"inspection {row.id}")
+            self._start(job := Attempt(lease, row.attempts), self._run(job, row))
+
+    def _start(self, job: Attempt, work: Coroutine[Any, Any, None]) -> None:
+        if (old := self._jobs.get(job.lease.id)) is not None:  # the lease was lost, and came back to us
+            old.task.cancel()
+        self._jobs[job.lease.id] = job
+        job.task = asyncio.create_task(work, name=f"inspection {job.lease.id}")
+        job.task.add_done_callback(lambda _: self._left(job))
+
+    def _left(self, job: Attempt) -> None:
+        if self._jobs.get(job.lease.id) is job:
+            del self._jobs[job.lease.id]
+        self._room.set()
 
     # --- running ---
 
-    async def _run(self, job: _Job, row: InspectionRow) -> None:
+    async def _run(self, job: Attempt, row: InspectionRow) -> None:
         logs.note(
             inspection_id=row.id, request_id=row.request_id, model=row.model_hash[:12], recipe=row.recipe
         )
         with self._scorer.traffic.live():
-            await self._do(job, row)
+            try:
+                await self._do(job, row)
+            except asyncio.CancelledError:
+                if job.ended:
+                    await told(self._queue.done(job.lease))
+            except Exception as error:
+                if not blameless(error):
+                    raise
+                await self._postpone(job, error)
 
-    async def _do(self, job: _Job, row: InspectionRow) -> None:
+    async def _do(self, job: Attempt, row: InspectionRow) -> None:
+        """One attempt; raises what is no fault of the image's."""
         try:
             if row.attempts > self._max_attempts:
                 reason = f"given up: {self._max_attempts} attempts ended with the process that made them"
                 await self._fail(job, failed("too-many-attempts", reason))
             else:
-                with span("inspect", kind="consumer", parent=row.trace_parent) as traced:
-                    traced.note(inlier__inspection_id=row.id, inlier__attempt=row.attempts)
-                    inspected = await self._runner.inspect(row)
-                    traced.note(inlier__verdict=inspected.values["verdict"])
-                    traced.note(inlier__model=inspected.values["model_hash"])
-                    job.ending = True
-                    with span("store result"):
-                        first = await self._ending.finish(row.id, inspected.values)
-                logs.note(model=inspected.values["model_hash"][:12])
-                log.info("inspected: %s", inspected.values["verdict"], extra=_measured(inspected.values))
-                await _told(self._queue.done(job.lease))
-                if first:
-                    self._scorer.offer(row, inspected)
+                await self._inspect(job, row)
         except Expired:
-            with suppress(NotStored):
-                await self._fail(job, expired())
+            await self._fail(job, expired())
         except Cancelled:
             await self._return(job)
-        except asyncio.CancelledError:
-            if job.ended:
-                await _told(self._queue.done(job.lease))
-        except NotStored:
-            pass  # not acknowledged: it comes again when its lease has run out
         except Exception as error:
-            if wants_storage(error):
-                await self._postpone(job, error)
-            else:
-                await self._failed(job, row, error)
-        finally:
-            if self._jobs.get(row.id) is job:
-                del self._jobs[row.id]
-            self._room.set()
+            if blameless(error):
+                raise
+            await self._failed(job, row, error)
 
-    async def _postpone(self, job: _Job, error: Exception) -> None:
-        """It comes again when its lease has run out; that there is no room now is no fault of the image's."""
-        log.warning("no image or map can be stored or read for now: %r", error)
-        with suppress(SQLAlchemyError):
-            await asyncio.to_thread(self._ledger.give_back, [job.lease.id], self.name)
+    async def _inspect(self, job: Attempt, row: InspectionRow) -> None:
+        with span("inspect", kind="consumer", parent=row.trace_parent) as traced:
+            traced.note(inlier__inspection_id=row.id, inlier__attempt=row.attempts)
+            inspected = await self._runner.inspect(row)
+            traced.note(inlier__verdict=inspected.values["verdict"])
+            traced.note(inlier__model=inspected.values["model_hash"])
+            job.ending = True
+            with span("store result"):
+                first = await self._ending.finish(row.id, inspected.values)
+        logs.note(model=inspected.values["model_hash"][:12])
+        log.info("inspected: %s", inspected.values["verdict"], extra=_measured(inspected.values))
+        await told(self._queue.done(job.lease))
+        if first:
+            self._scorer.offer(row, inspected)
 
-    async def _failed(self, job: _Job, row: InspectionRow, error: Exception) -> None:
+    async def _failed(self, job: Attempt, row: InspectionRow, error: Exception) -> None:
         if is_final(error) or row.attempts >= self._max_attempts:
             log.error("inspection failed", exc_info=error, extra={"inspection_id": row.id})
-            with suppress(NotStored):
-                await self._fail(job, failure(error))
+            await self._fail(job, failure(error))
             return
         log.warning("attempt %d failed: %r", row.attempts, error, extra={"inspection_id": row.id})
-        if isinstance(error, OperationalError):
-            await asyncio.sleep(_PAUSE_S)
-        await _told(self._queue.release(job.lease))
+        await told(self._queue.release(job.lease))
 
-    async def _fail(self, job: _Job, values: dict[str, str]) -> None:
+    async def _fail(self, job: Attempt, values: dict[str, str]) -> None:
         job.ending = True
         if await self._ending.finish(job.lease.id, values):
             self._metrics.dead_letters.labels(values["error_code"]).inc()
-        await _told(self._queue.bury(job.lease, values["error_code"]))
+        await told(self._queue.bury(job.lease, values["error_code"]))
 
-    async def _return(self, job: _Job) -> None:
+    async def _postpone(self, job: Attempt, error: Exception) -> None:
+        """It runs again, and this attempt does not count: that something is away is no fault of the image's.
+
+        What wants storage comes when its lease has run out, all else as soon as the database answers.
+        """
+        log.warning("postponed: %r", error, extra={"inspection_id": job.lease.id})
+        job.ending = True  # we hold it, whatever the database says of it meanwhile
+        await asyncio.sleep(_PAUSE_S)
+        while not await self._given_back(job) and not self._stopping:
+            await asyncio.sleep(_PAUSE_S)
+        if not wants_storage(error):
+            await told(self._queue.release(job.lease))
+
+    async def _return(self, job: Attempt) -> None:
         """We are stopping: another worker, or this one at its next start, has it at once."""
         log.info("stopped; it will run again", extra={"inspection_id": job.lease.id})
-        with suppress(SQLAlchemyError):
-            await asyncio.to_thread(self._ledger.give_back, [job.lease.id], self.name)
-        await _told(self._queue.release(job.lease))
+        await self._given_back(job)
+        await told(self._queue.release(job.lease))
+
+    async def _given_back(self, job: Attempt) -> bool:
+        try:
+            await asyncio.to_thread(self._ledger.give_back, job.lease.id, self.name, job.number)
+        except SQLAlchemyError as error:
+            log.warning("an attempt cannot be taken back for now: %s", error)
+            return False
+        return True
 
     # --- keeping ---
 
@@ -244,7 +258,7 @@ class Worker:
         if (job := self._jobs.get(identifier)) is not None:
             self._drop(job)
 
-    def _drop(self, job: _Job) -> None:
+    def _drop(self, job: Attempt) -> None:
         """It is not ours any more: it ended elsewhere, or another worker has begun it."""
         if not job.ending and not job.ended:
             job.ended = True
@@ -278,17 +292,9 @@ class Worker:
                 log.warning("cannot see for now which jobs are still ours: %s", error)
                 continue
             for job in jobs:
-                if ours.get(job.lease.id) != job.attempt:
+                if ours.get(job.lease.id) != job.number:
                     self._drop(job)
 
 
 def _measured(values: Mapping[str, Any]) -> dict[str, float]:
     return {"score": round(values["score"], 4), "duration_ms": values["latency_ms"]["total"]}
-
-
-async def _told(action: Awaitable[bool]) -> None:
-    """Tell the queue; what it does not hear, the sweeper and the database make good."""
-    try:
-        await action
-    except QueueUnavailable as error:
-        log.debug("the queue was not told: %s", error)

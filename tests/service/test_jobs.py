@@ -289,7 +289,7 @@ def test_acknowledging_before_the_commit_would_be_noticed(
 ) -> None:
     monkeypatch.setattr("service.ending._RETRIES_S", ())
     status, runs = _refused_once(settings, early=True, patience_s=2)
-    assert (status, runs) == ("running", 1)
+    assert (status, runs) == ("queued", 1)
 
 
 def _refused_once(settings: Settings, *, early: bool, patience_s: float) -> tuple[str, int]:

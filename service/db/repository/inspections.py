@@ -81,16 +81,17 @@ def begin(session: Session, identifiers: Collection[str], worker: str) -> Mappin
     return {row.id: row for row in session.scalars(select(InspectionRow).where(*found))}
 
 
-def give_back(session: Session, identifiers: Collection[str], worker: str) -> None:
-    """running -> queued for what `worker` did not get to; the attempt does not count."""
+def give_back(session: Session, identifier: str, worker: str, attempt: int) -> None:
+    """running -> queued if this is the attempt that runs, which then does not count; again is no error."""
     session.execute(
         update(InspectionRow)
         .where(
-            InspectionRow.id.in_(identifiers),
+            InspectionRow.id == identifier,
             InspectionRow.status == "running",
             InspectionRow.worker == worker,
+            InspectionRow.attempts == attempt,
         )
-        .values(status="queued", attempts=InspectionRow.attempts - 1)
+        .values(status="queued", attempts=attempt - 1)
         .execution_options(synchronize_session=False)
     )
 

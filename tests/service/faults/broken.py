@@ -121,6 +121,14 @@ def passes_over_failures() -> None:
     Ledger.get = get  # type: ignore[method-assign]
 
 
+def counts_every_attempt() -> None:
+    """An attempt counts whatever it ended with."""
+
+    def give_back(self: Ledger, identifier: str, worker: str, attempt: int) -> None: ...
+
+    Ledger.give_back = give_back  # type: ignore[method-assign]
+
+
 BROKEN: dict[str, Callable[[], None]] = {
     done.__name__: done
     for done in (
@@ -130,5 +138,6 @@ BROKEN: dict[str, Callable[[], None]] = {
         ends_twice,
         forgets_that_it_told,
         passes_over_failures,
+        counts_every_attempt,
     )
 }
