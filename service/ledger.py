@@ -106,10 +106,13 @@ class Ledger:
             return inspections.pending(session, limit=limit)
 
     def begin(self, identifiers: Collection[str], worker: str) -> Mapping[str, InspectionRow]:
-        """Count an attempt at each, durably; those that have not ended, by id. NotBegun if that failed."""
+        """Count an attempt at each, whatever becomes of this process; those that have not ended, by id.
+
+        NotBegun if that failed.
+        """
         counted: dict[str, int] = {}
         try:
-            with self.database.write() as session:
+            with self.database.write(synced=False) as session:  # after a power cut it is queued again
                 rows = inspections.begin(session, identifiers, worker)
                 counted = {row.id: row.attempts for row in rows.values()}
             return rows

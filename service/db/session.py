@@ -57,6 +57,7 @@ class Database:
             _prepare_postgresql(self.engine)
             self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ")
         self._writer = self.engine.execution_options(inlier_writer=True)
+        self._hasty = self.engine.execution_options(inlier_writer=True, inlier_unsynced=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -65,9 +66,14 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A transaction: durable when the block ends, undone if it raises."""
-        with self._write_lock, Session(self._writer, expire_on_commit=False) as session, session.begin():
+    def write(self, *, synced: bool = True) -> Iterator[Session]:
+        """A transaction: durable when the block ends, undone if it raises.
+
+        Without `synced` it outlives this process at once, but a power cut only once a later one is durable,
+        and nothing waits for the disk: for what is done again if it was lost.
+        """
+        bind = self._writer if synced else self._hasty
+        with self._write_lock, Session(bind, expire_on_commit=False) as session, session.begin():
             yield session
 
     def ping(self) -> None:
@@ -172,6 +178,11 @@ def _prepare_postgresql(engine: Engine) -> None:
         connection.execute("SET jit = off")
         connection.commit()
 
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("inlier_unsynced", False):
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
 
 def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
@@ -188,5 +199,7 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # A writer that starts as a reader can fail half-way with SQLITE_BUSY; IMMEDIATE waits its turn.
-        writer = connection.get_execution_options().get("inlier_writer", False)
+        options = connection.get_execution_options()
+        if writer := options.get("inlier_writer", False):
+            _pragma(connection, f"synchronous = {'NORMAL' if options.get('inlier_unsynced') else 'FULL'}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")

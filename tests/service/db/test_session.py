@@ -34,6 +34,16 @@ def test_sqlite_is_durable_and_checks_references(tmp_path: Path) -> None:
     database.close()
 
 
+def test_what_may_be_lost_is_not_waited_for(database: Database) -> None:
+    setting = "synchronous" if database.engine.dialect.name == "sqlite" else "synchronous_commit"
+    ask = text(f"PRAGMA {setting}" if setting == "synchronous" else f"SHOW {setting}")
+    said = []
+    for synced in (True, False, True):
+        with database.write(synced=synced) as session:
+            said.append(session.scalar(ask))
+    assert said in ([2, 1, 2], ["on", "off", "on"])
+
+
 def test_what_is_read_in_one_session_is_of_one_moment(database: Database) -> None:
     with database.write() as session:
         make.add_model(session)
