@@ -1,5 +1,6 @@
 """From the engine's answer, or an error, to the columns of an ended inspection."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -19,7 +20,7 @@ from service.recipes.sampling import drawn_for_audit
 from service.verdict import EngineOutputError, judge
 
 
-def conclude(
+async def conclude(
     ledger: Ledger,
     row: InspectionRow,
     model: Model,
@@ -31,13 +32,37 @@ def conclude(
 ) -> dict[str, Any]:
     """Judge the map, store what people will look at, and return the columns of the finished row."""
     begun = time.monotonic()
+    # Storing mostly waits for the disk, so the two pictures wait together.
+    values, reconstruction = await asyncio.gather(
+        asyncio.to_thread(_judged, ledger, row, model, profile, finished, audit_rate),
+        asyncio.to_thread(_kept_reconstruction, ledger, finished),
+    )
+    now = time.monotonic()
+    spent_s = {
+        **prepared.spent_s,
+        "inference": finished.inference_s,
+        "postprocess": now - begun,
+        "total": now - prepared.started,
+    }
+    return {
+        **values,
+        **reconstruction,
+        "brightness": prepared.brightness,
+        "sharpness": prepared.sharpness,
+        "latency_ms": {stage: round(1000 * seconds, 3) for stage, seconds in spent_s.items()},
+    }
+
+
+def _judged(
+    ledger: Ledger, row: InspectionRow, model: Model, profile: str, finished: Finished, audit_rate: float
+) -> dict[str, Any]:
     raw, calibration = finished.result, model.manifest.calibration[profile]
     limits = ledger.thresholds(row.recipe, profile, model.hash, calibration.suggested)
     size = (row.image_height_px, row.image_width_px)
     judged = judge(raw, calibration, Thresholds(review=limits.review, reject=limits.reject), size)
     heatmap, scale = render.encode_map(raw.map)
     audit = judged.verdict is Verdict.PASS and drawn_for_audit(row.id, audit_rate)
-    values: dict[str, Any] = {
+    return {
         "status": "done",
         "verdict": judged.verdict.value,
         "score_raw": raw.score,
@@ -49,26 +74,18 @@ def conclude(
         "wanted": audit or judged.verdict is Verdict.REVIEW,
         "audit": audit,
         "regions": judged.regions,
-        "brightness": prepared.brightness,
-        "sharpness": prepared.sharpness,
         "heatmap_sha256": ledger.blobs.put(heatmap),
         "heatmap_media_type": render.PNG,
         "heatmap_scale": scale,
         "heatmap_max": calibration.map_max,
-        "reconstruction_sha256": ledger.blobs.put(render.encode_reconstruction(raw.reconstruction)),
-        "reconstruction_media_type": render.PNG,
         "profile": profile,
         **model.columns,
     }
-    now = time.monotonic()
-    spent_s = {
-        **prepared.spent_s,
-        "inference": finished.inference_s,
-        "postprocess": now - begun,
-        "total": now - prepared.started,
-    }
-    values["latency_ms"] = {stage: round(1000 * seconds, 3) for stage, seconds in spent_s.items()}
-    return values
+
+
+def _kept_reconstruction(ledger: Ledger, finished: Finished) -> dict[str, Any]:
+    stored = ledger.blobs.put(render.encode_reconstruction(finished.result.reconstruction))
+    return {"reconstruction_sha256": stored, "reconstruction_media_type": render.PNG}
 
 
 def is_final(error: Exception) -> bool:

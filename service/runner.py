@@ -64,8 +64,8 @@ class Runner:
             prepared.spent_s["queue"] = waited_s + finished.queue_s
             rate = self.engines.wish(row.recipe).audit_rate
             with span("conclude"):
-                values = await asyncio.to_thread(
-                    conclude, self._ledger, row, model, profile, prepared, finished, audit_rate=rate
+                values = await conclude(
+                    self._ledger, row, model, profile, prepared, finished, audit_rate=rate
                 )
             return Inspected(values, prepared, model.manifest.preprocess)
 

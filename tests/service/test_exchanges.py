@@ -1,5 +1,6 @@
 """Models exchanged and rolled back under load: no errors, and rows name the model that made their result."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -159,9 +160,9 @@ def test_naming_the_new_model_for_a_result_of_the_old_would_be_noticed(
 ) -> None:
     conclude, engines = service.runner.conclude, real.app.state.services.engines
 
-    def name_who_serves_now(ledger: Any, row: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        time.sleep(0.1)  # a model is exchanged meanwhile
-        values = conclude(ledger, row, *arguments, **options)
+    async def name_who_serves_now(ledger: Any, row: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        await asyncio.sleep(0.1)  # a model is exchanged meanwhile
+        values = await conclude(ledger, row, *arguments, **options)
         return {**values, **engines.serving(row.recipe).columns}
 
     register(real, second.path)
