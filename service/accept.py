@@ -8,7 +8,8 @@ The database is the truth: a job that the queue did not take, or lost, is queued
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import cast
 
@@ -62,15 +63,19 @@ class Acceptor:
         self._waiters: dict[str, set[asyncio.Event]] = {}
         bell.listen(self._heard)
 
-    async def accept(self, read: Read, who: Principal, key: str | None = None) -> Accepted:
-        """Store an image and its row, durably, and set it on its way; `read` receives what was sent.
+    async def accept(
+        self, read: Read, who: Principal, key: str | None = None, *, wait_s: float = 0.0
+    ) -> Accepted:
+        """Store an image and its row, durably, set it on its way, and wait so long for its end.
 
-        Nothing is read of a request that is refused for want of room; one that is repeated needs none.
+        `read` receives what was sent: nothing of a request that is refused for want of room; one that is
+        repeated needs none.
         """
         if key is not None and await asyncio.to_thread(self._ledger.is_known, key):
             data, metadata = await read()
             digest = await asyncio.to_thread(request_digest, data, metadata)
             if (earlier := await asyncio.to_thread(self._ledger.replay, key, digest)) is not None:
+                await self.wait(earlier.id, wait_s)
                 return Accepted(earlier, replayed=True)
             raise RuntimeError("an inspection was removed while its request was repeated")
         with self.admission.place(who) as place:
@@ -79,33 +84,46 @@ class Acceptor:
                 accepted = await self._store(data, metadata, key)
                 traced.note(inlier__inspection_id=accepted.row.id, inlier__model=accepted.row.model_hash)
             logs.note(inspection_id=accepted.row.id, model=accepted.row.model_hash[:12])
-            if accepted.replayed:
-                return accepted
-            place.keep(accepted.row.id)
+            if not accepted.replayed:
+                place.keep(accepted.row.id)
+        if accepted.replayed:
+            await self.wait(accepted.row.id, wait_s)
+            return accepted
         origin = self._metrics.station.together(accepted.row.line, accepted.row.station)
         self._metrics.accepted.labels(*origin).inc()
-        await self._enqueue(accepted.row)
+        with self._listening(accepted.row.id) as ended:  # before it can end
+            await self._enqueue(accepted.row)
+            await self._wait(accepted.row.id, ended, wait_s)
         return accepted
 
     async def wait(self, identifier: str, seconds: float) -> None:
         """Return when the inspection has ended, or after `seconds`."""
-        deadline, event = time.monotonic() + seconds, asyncio.Event()
-        self._waiters.setdefault(identifier, set()).add(event)
+        with self._listening(identifier) as ended:
+            if seconds > 0 and not await self._has_ended(identifier):
+                await self._wait(identifier, ended, seconds)
+
+    @contextmanager
+    def _listening(self, identifier: str) -> Iterator[asyncio.Event]:
+        event = asyncio.Event()
+        waiting = self._waiters.setdefault(identifier, set())
+        waiting.add(event)
         try:
-            while (left_s := deadline - time.monotonic()) > 0:
-                if await self._has_ended(identifier):
-                    return
-                try:
-                    # The bell may be missed, so now and then the database is asked.
-                    await asyncio.wait_for(event.wait(), min(left_s, _LOOK_S))
-                    return
-                except TimeoutError:
-                    continue
+            yield event
         finally:
-            waiting = self._waiters[identifier]
             waiting.discard(event)
             if not waiting:
-                del self._waiters[identifier]
+                self._waiters.pop(identifier, None)
+
+    async def _wait(self, identifier: str, ended: asyncio.Event, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                # The bell may be missed, so now and then the database is asked.
+                await asyncio.wait_for(ended.wait(), min(left_s, _LOOK_S))
+                return
+            except TimeoutError:
+                if await self._has_ended(identifier):
+                    return
 
     async def _has_ended(self, identifier: str) -> bool:
         try:

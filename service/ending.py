@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.access.recent import Recent
 from service.conclude import expired, failed
 from service.db.tables import InspectionRow
 from service.errors import InspectionError, wants_database
@@ -17,6 +18,8 @@ from service.queue.base import Bell
 log = logging.getLogger(__name__)
 _RETRIES_S = (0.1, 0.5, 2.0, 8.0)
 CANCELLED = "cancelled"
+_KEPT_S = 1.0
+_KEPT = 64
 
 
 class NotStored(RuntimeError):
@@ -28,6 +31,11 @@ class Ending:
 
     def __init__(self, ledger: Ledger, bell: Bell, metrics: Metrics) -> None:
         self._ledger, self._bell, self._metrics = ledger, bell, metrics
+        self._rows: Recent[InspectionRow] = Recent(_KEPT_S, _KEPT)
+
+    def just_now(self, identifier: str) -> InspectionRow | None:
+        """The row of what this process has ended within the last second, as it was stored then."""
+        return self._rows.get(identifier)
 
     async def finish(self, identifier: str, values: Mapping[str, Any]) -> bool:
         """Store the end, also through a short outage (else NotStored); False if there was one already."""
@@ -44,6 +52,7 @@ class Ending:
                 await asyncio.sleep(pause_s)
         if row is not None:
             self._count(row)
+            self._rows.put(identifier, row)
         await self._bell.ring([identifier])
         return row is not None
 

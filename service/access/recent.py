@@ -9,10 +9,10 @@ _MOST = 10_000
 
 
 class Recent(Generic[Value]):
-    """Values by key that are forgotten after `keep_s`, and the oldest when there are too many."""
+    """Values by key that are forgotten after `keep_s`, and the oldest when there are more than `most`."""
 
-    def __init__(self, keep_s: float) -> None:
-        self._keep_s = keep_s
+    def __init__(self, keep_s: float, most: int = _MOST) -> None:
+        self._keep_s, self._most = keep_s, most
         self._values: OrderedDict[str, tuple[float, Value]] = OrderedDict()
 
     def get(self, key: str) -> Value | None:
@@ -24,7 +24,7 @@ class Recent(Generic[Value]):
     def put(self, key: str, value: Value) -> None:
         self._values[key] = (time.monotonic() + self._keep_s, value)
         self._values.move_to_end(key)
-        while len(self._values) > _MOST:
+        while len(self._values) > self._most:
             self._values.popitem(last=False)
 
     def clear(self) -> None:

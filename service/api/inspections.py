@@ -51,15 +51,17 @@ async def post_inspection(
     else 202. A verdict of ERROR or EXPIRED is never a PASS.
     """
     key = upload.idempotency_key(idempotency_key)
-    accepted = await serving.acceptor.accept(
-        lambda: upload.read_in_time(request, serving.settings.body_timeout_s), who, key
-    )
-    identifier = accepted.row.id
     asked = upload.preferred_wait_s(prefer)
     wait_s = min(serving.settings.default_wait_s if asked is None else asked, serving.settings.max_wait_s)
-    await serving.acceptor.wait(identifier, wait_s)
+    accepted = await serving.acceptor.accept(
+        lambda: upload.read_in_time(request, serving.settings.body_timeout_s), who, key, wait_s=wait_s
+    )
+    identifier = accepted.row.id
     try:
-        shown = document(await asyncio.to_thread(serving.ledger.get, identifier))
+        row = serving.ending.just_now(identifier)
+        if row is None:
+            row = await asyncio.to_thread(serving.ledger.get, identifier)
+        shown = document(row)
     except OperationalError:  # it is accepted all the same, and will be there when the database is
         shown = document(accepted.row)
     response.headers["Location"] = shown.links.self
