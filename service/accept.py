@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,7 +23,6 @@ from service.db.tables import InspectionRow
 from service.decode import Decoder
 from service.engine_loader import Model
 from service.engines import EnginePool
-from service.ids import id_time
 from service.ledger import Accepted, Ledger, new_row, request_digest
 from service.metadata import Metadata
 from service.metrics import Metrics
@@ -155,7 +154,7 @@ class Acceptor:
         }
         row = new_row(image, metadata, columns, digest=digest, key=key, image_bytes=len(data))
         if (budget_ms := self._budget_ms(metadata)) is not None:
-            row.deadline_at = id_time(row.id) + timedelta(milliseconds=budget_ms)
+            row.deadline_at = datetime.now(UTC) + timedelta(milliseconds=budget_ms)
 
         def commit() -> tuple[Accepted, float]:
             begun = time.monotonic()

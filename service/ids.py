@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 _lock = threading.Lock()
 _last = (0, 0)  # milliseconds, counter; guarded by _lock
 _COUNTER_BITS = 12
+_MOST_AHEAD_MS = 24 * 3600 * 1000
 _LATEST_MS = (1 << 48) - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -28,6 +29,19 @@ def new_id() -> str:
         _last = (last_ms, counter)
     value = last_ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | secrets.randbits(62)
     return str(uuid.UUID(int=value))
+
+
+def follow(identifier: str) -> None:
+    """Let this process make only greater ones, as if it had made this one itself.
+
+    The clock may have been put back since. One of a clock that was more than a day ahead is not followed.
+    """
+    global _last
+    value = uuid.UUID(identifier).int
+    with _lock:
+        found = value >> 80, value >> 64 & (1 << _COUNTER_BITS) - 1
+        if found > _last and found[0] <= time.time_ns() // 1_000_000 + _MOST_AHEAD_MS:
+            _last = found
 
 
 def id_time(identifier: str) -> datetime:

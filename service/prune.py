@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _ROWS = 200
 _BLOBS = 500
 _PAUSE_S = 0.01  # between portions, so that a service beside us gets its turn
+_SETTLE_S = 30.0  # longer than it takes from a blob to the row that names it
+_MOST_SETTLING = 50_000
 
 
 @dataclass
@@ -78,14 +80,27 @@ def _prune_rows(database: Database, who: Principal, limit: Limit, now: datetime)
 
 def _prune_blobs(database: Database, blobs: BlobStore, put_before: float, *, dry_run: bool) -> int:
     old = (blob.name for blob in blobs.stored() if blob.put_at < put_before)
+    orphans = (name for names in _portions(old, _BLOBS) for name in _orphans(database, names))
+    if dry_run:
+        return sum(1 for _ in orphans)
     removed = 0
-    for names in _portions(old, _BLOBS):
-        with database.read() as session:
-            orphans = names - retention.referenced(session, names)
-        for name in sorted(orphans):
-            # A put since we looked has made the blob young again, and it stays.
-            removed += dry_run or blobs.remove(name, put_before=put_before)
+    for settling in _portions(orphans, _MOST_SETTLING):
+        # Age goes by the clock, which may have jumped: what nobody refers to is looked at again later.
+        _settle()
+        for names in _portions(iter(settling), _BLOBS):
+            for name in _orphans(database, names):
+                # A put since we looked has made the blob young again, and it stays.
+                removed += blobs.remove(name, put_before=put_before)
     return removed
+
+
+def _settle() -> None:
+    time.sleep(_SETTLE_S)
+
+
+def _orphans(database: Database, names: set[str]) -> list[str]:
+    with database.read() as session:
+        return sorted(names - retention.referenced(session, names))
 
 
 def _portions(names: Iterator[str], size: int) -> Iterator[set[str]]:

@@ -45,7 +45,7 @@ class SignIn:
         with self._database.write() as session:
             user = users.by_name(session, name, lock=True)
             now = datetime.now(UTC)
-            locked = user is not None and user.locked_until is not None and user.locked_until > now
+            locked = user is not None and users.locked(user, now)
             if user is not None and right and not locked and not user.disabled:
                 users.note_success(user, now)
                 user.password_hash = stronger or user.password_hash

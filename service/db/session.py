@@ -16,7 +16,10 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, make_url,
 from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.orm import Session
 
+from service import ids
 from service.db import support
+from service.db.repository import leases
+from service.db.tables import InspectionRow, ModelEventRow, OutboxRow, TrainingRunRow
 from service.errors import StartupError
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ _SERVER: dict[str, Any] = {
         "tcp_user_timeout": 15_000,
     },
 }
+_ORDERED = (InspectionRow, OutboxRow, ModelEventRow, TrainingRunRow)  # by their ids
 _MIGRATION_LOCK = 0x1A11E2
 
 
@@ -58,11 +62,12 @@ class Database:
             self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ")
         self._writer = self.engine.execution_options(inlier_writer=True)
         self._hasty = self.engine.execution_options(inlier_writer=True, inlier_unsynced=True)
+        self._info = {leases.SIGHTS: leases.Sights()}
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session to look things up with, all of it as it was at one moment."""
-        with Session(self._reader, expire_on_commit=False) as session:
+        with Session(self._reader, expire_on_commit=False, info=self._info) as session:
             yield session
 
     @contextmanager
@@ -73,8 +78,9 @@ class Database:
         and nothing waits for the disk: for what is done again if it was lost.
         """
         bind = self._writer if synced else self._hasty
-        with self._write_lock, Session(bind, expire_on_commit=False) as session, session.begin():
-            yield session
+        with self._write_lock, Session(bind, expire_on_commit=False, info=self._info) as session:
+            with session.begin():
+                yield session
 
     def ping(self) -> None:
         """Raise OperationalError if the database does not answer."""
@@ -101,6 +107,14 @@ class Database:
                     f"the tables ({present}) belong to a newer version of this program and do not serve this"
                     f" one ({script.get_current_head()}); start the newer version, or restore a backup"
                 )
+        self._follow()
+
+    def _follow(self) -> None:
+        """Our ids come after those that are stored, also if the clock has been put back."""
+        with self.read() as session:
+            for table in _ORDERED:
+                if (newest := session.scalar(select(func.max(table.id)))) is not None:
+                    ids.follow(newest)
 
     def downgrade(self, revision: str) -> None:
         """Take the tables back to an earlier version; what only the newer ones hold is lost."""

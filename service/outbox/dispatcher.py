@@ -37,7 +37,6 @@ _FORGET_S = 600.0
 _BATCH = 16
 _BATCH_S = 20.0
 _MARGIN_S = 10.0
-_MESSAGE_PAUSE_S = 3600.0  # longest pause of a message that was refused
 _SINK_PAUSE_S = 300.0  # longest pause of a sink that is down: so soon it is found to be back
 _DATABASE_RETRY_S = (0.2, 1.0, 5.0)
 
@@ -53,6 +52,7 @@ class Dispatcher:
         self._attempts = settings.sink_attempts
         self._keep = timedelta(days=settings.sink_keep_days)
         self._timeout_s = settings.sink_timeout_s
+        self._lease_s = _BATCH_S + self._timeout_s + _MARGIN_S
         self._holder = f"{socket.gethostname()[:64]}-{os.getpid()}-{new_id()[-12:]}"
         self._failures: Counter[str] = Counter()  # of a sink, since something reached it
         self._drains: dict[str, asyncio.Task[None]] = {}
@@ -128,10 +128,9 @@ class Dispatcher:
 
     async def _drain(self, sink_id: str) -> None:
         """Send until nothing is due, the sink has to rest, or we stop."""
-        lease_s = _BATCH_S + self._timeout_s + _MARGIN_S
         while not self._stopping:
             until = time.monotonic() + _BATCH_S
-            taken = await asyncio.to_thread(self._take, sink_id, lease_s)
+            taken = await asyncio.to_thread(self._take, sink_id)
             if taken is None:
                 return
             sink, rows = taken
@@ -180,7 +179,7 @@ class Dispatcher:
             self._metrics.deliveries.labels(sink.kind, "dead").inc()
             return Result(row.id, detail)
         self._metrics.deliveries.labels(sink.kind, "failed").inc()
-        pause_s = _backoff(self._retry_s, tried, _MESSAGE_PAUSE_S)
+        pause_s = _backoff(self._retry_s, tried, outbox.LONGEST_PAUSE_S)
         return Result(row.id, detail, next_at=datetime.now(UTC) + timedelta(seconds=pause_s))
 
     def _pause_of(self, sink: SinkRow, error: DeliveryError) -> float:
@@ -210,11 +209,11 @@ class Dispatcher:
 
     def _waiting(self) -> list[str]:
         with self._database.read() as session:
-            return outbox.waiting(session, datetime.now(UTC))
+            return outbox.waiting(session, self._lease_s)
 
-    def _take(self, sink_id: str, lease_s: float) -> tuple[SinkRow, Sequence[OutboxRow]] | None:
+    def _take(self, sink_id: str) -> tuple[SinkRow, Sequence[OutboxRow]] | None:
         with self._database.write() as session:
-            return outbox.take(session, sink_id, self._holder, limit=_BATCH, lease_s=lease_s)
+            return outbox.take(session, sink_id, self._holder, limit=_BATCH, lease_s=self._lease_s)
 
     def _release(self, sink_id: str) -> None:
         with self._database.write() as session:

@@ -26,6 +26,7 @@ from redis.exceptions import (
 )
 
 from service.queue.base import PRIORITIES, Depth, Lease, LeaseLost, Priority, QueueUnavailable
+from service.queue.setback import Setback
 
 GROUP = "workers"
 RELEASED = "released"
@@ -68,6 +69,7 @@ class StreamQueue:
         # One hash tag, so that scripts find all their keys on one node of a cluster.
         self._streams = {priority: f"{{{namespace}}}:{priority}" for priority in PRIORITIES}
         self._known, self._dead = f"{{{namespace}}}:known", f"{{{namespace}}}:dead"
+        self._setback = Setback(self._redis)
         self._wakes, self._woken = 0, asyncio.Event()
         self._consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
@@ -102,6 +104,8 @@ class StreamQueue:
         async with _reachable():
             while True:
                 try:
+                    streams = list(self._streams.values())
+                    await self._setback.mend(streams, GROUP, RELEASED, self._lease_ms + 1)
                     taken = await self._take_waiting(count)
                     left_s = deadline - time.monotonic()
                     if taken or left_s <= 0 or wakes != self._wakes:

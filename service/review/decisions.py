@@ -4,7 +4,7 @@ Everything here blocks and is called in a thread.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from service.access.principal import Principal
 from service.db.repository import audit, outbox, recipes, reviews
@@ -14,7 +14,6 @@ from service.db.tables import InspectionRow, ReviewRow
 from service.errors import InspectionError
 
 ENDED = ("done", "failed", "expired")
-CLAIM_MINUTES = 5
 _OTHERS_PER_AUDIT = 4
 """In the queue, inspections the model asked about between two random audits."""
 
@@ -87,7 +86,7 @@ class Reviews:
                 if not force:
                     raise _claimed(row, held)
                 audit.record(session, who, "claims.take", f"inspection/{row.id}", {"from": held})
-            row.claimed_by, row.claimed_until = who.name, now + timedelta(minutes=CLAIM_MINUTES)
+            row.claimed_by, row.claimed_until = who.name, now + reviews.CLAIM
             return row
 
     def release(self, who: Principal, identifier: str, *, force: bool) -> InspectionRow:
@@ -135,9 +134,8 @@ def _check_open(row: InspectionRow, expected_revision: int) -> None:
 
 
 def _holder(row: InspectionRow, now: datetime) -> str | None:
-    if row.claimed_by is None or row.claimed_until is None or row.claimed_until <= now:
-        return None
-    return row.claimed_by
+    stands = row.claimed_until is not None and now < row.claimed_until <= now + reviews.CLAIM
+    return row.claimed_by if stands else None
 
 
 def _claimed(row: InspectionRow, held: str) -> InspectionError:

@@ -5,18 +5,18 @@ Every query is per sink and walks an index in the order of creation, however lon
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
 from sqlalchemy import CursorResult, Select, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.db.repository import leases
-from service.db.tables import LeaseRow, OutboxRow, SinkRow
+from service.db.tables import OutboxRow, SinkRow
 from service.ids import first_id_at, id_time, new_id
 
 ANNOUNCED = "announced"  # key in `Session.info` of a transaction that wrote messages
-_RESTING = "resting"
+LONGEST_PAUSE_S = 3600.0  # of a message that was refused
 Status = Literal["pending", "delivered", "dead"]
 
 
@@ -72,22 +72,27 @@ def _lease(sink_id: str) -> str:
     return f"sink:{sink_id}"
 
 
-def waiting(session: Session, now: datetime) -> list[str]:
+def waiting(session: Session, lease_s: float) -> list[str]:
     """Enabled sinks that have something due and that nobody serves or lets rest."""
     found = []
     for sink_id in session.scalars(select(SinkRow.id).where(SinkRow.enabled)).all():
-        lease = session.get(LeaseRow, _lease(sink_id))
-        if lease is not None and lease.until >= now:
+        if not leases.is_free(session, _lease(sink_id), lease_s):
             continue
-        if session.scalar(_due(sink_id, now).limit(1)) is not None:
+        if session.scalar(_due(sink_id, datetime.now(UTC)).limit(1)) is not None:
             found.append(sink_id)
     return found
 
 
 def _due(sink_id: str, now: datetime) -> Select[OutboxRow]:
+    """What may be sent; a pause that is longer than any is of a clock that has been put back since."""
+    rested = or_(
+        OutboxRow.attempts == 0,
+        OutboxRow.next_at <= now,
+        OutboxRow.next_at > now + timedelta(seconds=LONGEST_PAUSE_S),
+    )
     return (
         select(OutboxRow)
-        .where(OutboxRow.sink_id == sink_id, OutboxRow.status == "pending", OutboxRow.next_at <= now)
+        .where(OutboxRow.sink_id == sink_id, OutboxRow.status == "pending", rested)
         .order_by(OutboxRow.id)
     )
 
@@ -123,13 +128,12 @@ def release(session: Session, sink_id: str, holder: str) -> None:
 
 def rest(session: Session, sink_id: str, holder: str, until: datetime) -> None:
     """Keep everybody, us included, from the sink until then."""
-    mine = update(LeaseRow).where(LeaseRow.name == _lease(sink_id), LeaseRow.holder == holder)
-    session.execute(mine.values(holder=_RESTING, until=until))
+    leases.rest(session, _lease(sink_id), holder, until)
 
 
 def wake(session: Session, sink_id: str) -> None:
     """End a sink's rest: somebody has reason to think that it works again."""
-    session.execute(delete(LeaseRow).where(LeaseRow.name == _lease(sink_id), LeaseRow.holder == _RESTING))
+    leases.release(session, _lease(sink_id), leases.RESTING)
     session.info[ANNOUNCED] = True
 
 

@@ -1,7 +1,7 @@
 """Reviews: rows are only added; an inspection's own columns follow in the same transaction."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
@@ -12,6 +12,8 @@ from service.errors import InspectionError
 from service.ids import new_id
 
 WITHDRAWN = "withdrawn"
+CLAIM = timedelta(minutes=5)
+"""How long somebody who looks at an inspection has it for themselves."""
 
 
 def lock(session: Session, identifier: str) -> InspectionRow:
@@ -93,6 +95,7 @@ def queue(
         or_(
             InspectionRow.claimed_until.is_(None),
             InspectionRow.claimed_until <= now,
+            InspectionRow.claimed_until > now + CLAIM,  # the clock was put back since
             InspectionRow.claimed_by == me,
         ),
     )

@@ -85,6 +85,11 @@ def note_failure(row: UserRow, now: datetime) -> None:
         row.locked_until = now + min(timedelta(seconds=2 ** min(beyond + 2, 12)), _LONGEST_LOCK)
 
 
+def locked(row: UserRow, now: datetime) -> bool:
+    """Whether a password counts for nothing now; a longer lock than any is of a clock put back since."""
+    return row.locked_until is not None and now < row.locked_until <= now + _LONGEST_LOCK
+
+
 def note_success(row: UserRow, now: datetime) -> None:
     row.failed_sign_ins, row.locked_until, row.last_sign_in_at = 0, None, now
 

@@ -32,6 +32,11 @@ GRACE_S = 3600.0
 EXPIRED = 12  # of the rows that `line` makes
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.prune._SETTLE_S", 0)
+
+
 @pytest.fixture
 def blobs(tmp_path: Path) -> DiskBlobs:
     return DiskBlobs(tmp_path / "blobs")
@@ -155,6 +160,45 @@ def test_a_blob_that_arrives_while_it_is_judged_stays(line: Database, blobs: Dis
     assert blobs.get(orphan) == b"orphan"
 
 
+def settled(line: Database, blobs: DiskBlobs, patch: pytest.MonkeyPatch) -> None:
+    """An image is stored, the clock jumps an hour forwards, it is pruned, and then its row is committed."""
+    image = put(blobs, "just put", time.time() - GRACE_S - 1)
+    really = service.prune._settle
+
+    def meanwhile() -> None:
+        with line.write() as session:
+            make.store(session, [make.row(10_000_000, image_sha256=image)])
+        really()
+
+    patch.setattr("service.prune._settle", meanwhile)
+    prune(line, blobs, SYSTEM, grace_s=GRACE_S)
+
+
+@pytest.mark.promise(23)
+def test_a_jump_of_the_clock_removes_no_image_whose_row_is_about_to_come(
+    line: Database, blobs: DiskBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled(line, blobs, monkeypatch)
+    assert_nothing_dangles(line, blobs)
+
+
+@pytest.mark.promise(23, control=True)
+def test_looking_once_would_remove_it(
+    line: Database, blobs: DiskBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[set[str]] = []
+    really = service.prune._orphans
+
+    def once(database: Database, names: set[str]) -> list[str]:
+        looks.append(names)
+        return sorted(names) if any(names <= earlier for earlier in looks[:-1]) else really(database, names)
+
+    monkeypatch.setattr("service.prune._orphans", once)
+    settled(line, blobs, monkeypatch)
+    with pytest.raises(BlobMissing):
+        assert_nothing_dangles(line, blobs)
+
+
 @pytest.mark.promise(23)
 def test_a_review_that_comes_between_keeps_its_inspection(line: Database) -> None:
     now = datetime.now(UTC)
@@ -261,6 +305,7 @@ def test_blobs_removed_before_their_rows_would_be_found(
 
 _PRUNE = """
 import os, signal, sys
+import service.prune
 from service.access.principal import SYSTEM
 from service.blobs import DiskBlobs
 from service.db.session import Database
@@ -275,6 +320,7 @@ class Fatal(DiskBlobs):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().remove(name, put_before=put_before)
 
+service.prune._SETTLE_S = 0
 prune(Database(sys.argv[1]), Fatal(Path(sys.argv[2])), SYSTEM, grace_s=3600.0)
 """
 

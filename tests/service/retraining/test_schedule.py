@@ -103,6 +103,19 @@ def test_what_is_due_follows_from_the_runs(plant: Plant) -> None:
 
 
 @pytest.mark.promise(26)
+def test_a_time_that_the_clock_shows_twice_or_leaves_out_counts_once(plant: Plant) -> None:
+    two = SUNDAY.replace(hour=2)
+    began(plant, two + timedelta(seconds=3), "passed")
+    for later in (-60, -1, 0, 1, 60):  # put back by an hour, and two o'clock comes again
+        assert due(plant.database, WEEKLY, SUNDAY, two + timedelta(minutes=later)) is None
+    ahead = two + timedelta(days=7, minutes=59)  # put forwards over two o'clock
+    assert due(plant.database, WEEKLY, SUNDAY, ahead) == two + timedelta(days=7)
+    began(plant, ahead, "passed")
+    for later in (0, 1, 60, 120):  # and back again
+        assert due(plant.database, WEEKLY, SUNDAY, two + timedelta(days=7, minutes=later)) is None
+
+
+@pytest.mark.promise(26)
 def test_two_schedulers_retrain_once(plant: Plant) -> None:
     entry = Entry(recipe="bolt", cron="* * * * *")
     began(plant, datetime.now(UTC) - timedelta(hours=1), "passed")
