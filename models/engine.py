@@ -248,7 +248,9 @@ def _under_openvino(bundle: Bundle, reference: LabelledNet, threads: int) -> Lab
         from models.engine_openvino import OpenVinoDenoiser
     except ModuleNotFoundError:
         raise EngineError("OpenVINO is not installed: pip install -c constraints.txt '.[openvino]'") from None
-    net, shape = OpenVinoDenoiser(bundle.file("model.onnx"), threads), bundle.manifest.network
-    side_px = 4 * shape.stride
-    net.check(reference, (shape.channels, side_px, side_px), shape.classes)
+    spec = bundle.manifest.network
+    height, width = (min(side_px, spec.tile_px or side_px) for side_px in bundle.manifest.map_size)
+    shape = spec.channels, height, width
+    net = OpenVinoDenoiser(bundle.file("model.onnx"), threads, shape=shape)
+    net.check(reference, shape, spec.classes)
     return net

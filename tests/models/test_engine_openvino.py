@@ -1,6 +1,7 @@
 """OpenVINO beside ONNX Runtime: the same verdicts, and a network that it would distort is refused."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,7 +17,11 @@ from models.unet import UNet, UNetConfig
 from trainer.export import write_onnx
 
 pytest.importorskip("openvino")
-from models.engine_openvino import TOLERANCE, OpenVinoDenoiser, ParityError, native_precision
+import openvino as ov
+import openvino.opset13 as op
+
+from models.engine_openvino import SIZES, TOLERANCE, OpenVinoDenoiser, ParityError, native_precision
+from models.engine_openvino_norm import fold_normalisations
 
 SHAPE = (1, 32, 32)
 
@@ -54,6 +59,52 @@ def test_batches_of_any_size_and_singles_agree(tiny_bundle: Bundle) -> None:
         np.testing.assert_allclose(alone, together, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def wild_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every weight matters, also those that are zero before training; two classes."""
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(channels=1, widths=(16, 24), classes=2)).eval()
+    for weights in net.parameters():
+        torch.nn.init.normal_(weights, std=0.1)
+    path = tmp_path_factory.mktemp("wild") / "model.onnx"
+    write_onnx(net, path, 1, net.config.stride, classes=2)
+    return path
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_calls_of_the_known_shape_agree_in_any_number(
+    wild_network: Path, precision: Literal["f32", "bf16"]
+) -> None:
+    if precision == "bf16" and native_precision() != "bf16":
+        pytest.skip("this CPU does not multiply bfloat16")
+    net = OpenVinoDenoiser(wild_network, threads=1, precision=precision, shape=SHAPE)
+    reference = OnnxDenoiser(wild_network, threads=1)
+    rng = np.random.default_rng(0)
+    for rows in (1, 3, sum(SIZES), 2 * max(SIZES) + 3):
+        x = rng.standard_normal((rows, *SHAPE), dtype=np.float32)
+        t, label = rng.uniform(1, 200, rows).astype(np.float32), rng.integers(0, 2, rows)
+        expected = reference(x, t, label)
+        assert np.abs(net(x, t, label) - expected).max() < TOLERANCE[precision] * np.abs(expected).max()
+    assert net(x[:, :, :16], t, label).shape == (rows, 1, 16, 32)  # another shape is not refused
+
+
+def test_every_normalisation_is_folded_into_factors_and_offsets(wild_network: Path) -> None:
+    network = ov.Core().read_model(wild_network)
+    kinds = [node.get_type_name() for node in network.get_ordered_ops()]
+    assert fold_normalisations(network) == kinds.count("MVN") > 0
+    left = [node.get_type_name() for node in network.get_ordered_ops()]
+    assert "MVN" not in left
+    assert fold_normalisations(network) == 0
+
+
+def test_a_normalisation_of_another_kind_is_left_alone() -> None:
+    x = op.parameter([1, 4, 8, 8], np.float32)
+    norm = op.mvn(x, np.array([2, 3]), True, 1e-5, "INSIDE_SQRT")
+    network = ov.Model([op.relu(norm)], [x])
+    assert fold_normalisations(network) == 0
+    assert "MVN" in [node.get_type_name() for node in network.get_ordered_ops()]
+
+
 def test_another_network_is_not_taken_for_this_one(tiny_bundle: Bundle) -> None:
     net = OpenVinoDenoiser(tiny_bundle.file("model.onnx"), threads=1)
     reference = OnnxDenoiser(tiny_bundle.file("model.onnx"), threads=1)
@@ -64,15 +115,11 @@ def test_another_network_is_not_taken_for_this_one(tiny_bundle: Bundle) -> None:
         net.check(lambda x, t: reference(x, t) * np.float32("nan"), SHAPE)
 
 
-def test_labels_reach_the_network(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    net = UNet(UNetConfig(channels=1, widths=(16, 24), classes=2)).eval()
-    for weights in net.parameters():
-        torch.nn.init.normal_(weights, std=0.1)  # some are zero before training, and so would be the output
-    write_onnx(net, tmp_path / "model.onnx", 1, net.config.stride, classes=2)
-    ours = OpenVinoDenoiser(tmp_path / "model.onnx", threads=1)
-    assert ours.check(OnnxDenoiser(tmp_path / "model.onnx", threads=1), SHAPE, classes=2) < TOLERANCE["bf16"]
-    x, t = np.ones((1, *SHAPE), dtype=np.float32), np.float32([50])
+@pytest.mark.parametrize("shape", [None, SHAPE])
+def test_labels_reach_the_network(wild_network: Path, shape: tuple[int, int, int] | None) -> None:
+    ours = OpenVinoDenoiser(wild_network, threads=1, shape=shape)
+    assert ours.check(OnnxDenoiser(wild_network, threads=1), SHAPE, classes=2) < TOLERANCE["bf16"]
+    x, t = np.ones((1, *SHAPE), dtype=np.float32), np.array([50], dtype=np.float32)
     first, second = (ours(x, t, np.array([label])) for label in (0, 1))
     assert np.abs(first - second).max() > 1e-3
 
