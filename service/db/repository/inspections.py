@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, func, insert, select, update
+from sqlalchemy import CursorResult, Table, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.db.tables import AttributeRow, InspectionRow
@@ -13,6 +13,22 @@ from service.queue.base import Priority
 
 PENDING = ("queued", "running")
 ATTRIBUTE_TEXT = 256
+# Of every image: made once, on the table and with the values as parameters they cost a third.
+_TABLE = cast(Table, InspectionRow.__table__)
+_BEGIN = (
+    update(_TABLE)
+    .where(_TABLE.c.id.in_(bindparam("which", expanding=True)), _TABLE.c.status.in_(PENDING))
+    .values(
+        status="running",
+        attempts=_TABLE.c.attempts + 1,
+        worker=bindparam("by"),
+        started_at=func.coalesce(_TABLE.c.started_at, bindparam("now", type_=_TABLE.c.started_at.type)),
+    )
+)
+_BEGUN = select(InspectionRow).where(
+    InspectionRow.id.in_(bindparam("which", expanding=True)), InspectionRow.status.in_(PENDING)
+)
+_END = update(_TABLE).where(_TABLE.c.id == bindparam("which"), _TABLE.c.status.in_(PENDING))
 
 
 def add(session: Session, row: InspectionRow) -> None:
@@ -65,20 +81,9 @@ def pending(session: Session, *, limit: int) -> Sequence[tuple[str, Priority]]:
 
 def begin(session: Session, identifiers: Collection[str], worker: str) -> Mapping[str, InspectionRow]:
     """Count an attempt of `worker` at each; the rows that have not ended, by id."""
-    found = (InspectionRow.id.in_(identifiers), InspectionRow.status.in_(PENDING))
-    now = datetime.now(UTC)
-    session.execute(
-        update(InspectionRow)
-        .where(*found)
-        .values(
-            status="running",
-            attempts=InspectionRow.attempts + 1,
-            worker=worker,
-            started_at=func.coalesce(InspectionRow.started_at, now),
-        )
-        .execution_options(synchronize_session=False)
-    )
-    return {row.id: row for row in session.scalars(select(InspectionRow).where(*found))}
+    which = list(identifiers)
+    session.execute(_BEGIN, {"which": which, "by": worker, "now": datetime.now(UTC)})
+    return {row.id: row for row in session.scalars(_BEGUN, {"which": which})}
 
 
 def give_back(session: Session, identifier: str, worker: str, attempt: int) -> None:
@@ -126,8 +131,5 @@ def overdue(session: Session, now: datetime, *, limit: int = 1000) -> Sequence[s
 
 def finish(session: Session, identifier: str, values: Mapping[str, Any]) -> bool:
     """Store the end of an inspection; False if it already had one, which then stands."""
-    query = update(InspectionRow).where(InspectionRow.id == identifier, InspectionRow.status.in_(PENDING))
-    result = session.execute(
-        query.values(finished_at=datetime.now(UTC), **values).execution_options(synchronize_session=False)
-    )
+    result = session.execute(_END, {"which": identifier, "finished_at": datetime.now(UTC), **values})
     return cast(CursorResult[Any], result).rowcount == 1
