@@ -1,15 +1,16 @@
 """Accepting an image, and waiting for its result.
 
-    bytes -> decode -> image blob and row (committed; only now the client is told) -> queue
+    bytes -> decode, and to the disk -> image blob and row (committed; only now the client is told) -> queue
 
 The database is the truth: a job that the queue did not take, or lost, is queued again by the sweeper.
 """
 
 import asyncio
+import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -19,6 +20,7 @@ from models.decode import Image
 from service import logs, tracing
 from service.access.principal import Principal
 from service.admission import Admission
+from service.blobs import Staged
 from service.db.tables import InspectionRow
 from service.decode import Decoder
 from service.engine_loader import Model
@@ -72,7 +74,8 @@ class Acceptor:
         """
         if key is not None and await asyncio.to_thread(self._ledger.is_known, key):
             data, metadata = await read()
-            digest = await asyncio.to_thread(request_digest, data, metadata)
+            sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+            digest = request_digest(sha256, metadata)
             if (earlier := await asyncio.to_thread(self._ledger.replay, key, digest)) is not None:
                 await self.wait(earlier.id, wait_s)
                 return Accepted(earlier, replayed=True)
@@ -141,36 +144,54 @@ class Acceptor:
         )
         profile = self._engines.profile(metadata.recipe, metadata.profile)
         model = self._engines.serving(metadata.recipe)
-        digest = await asyncio.to_thread(request_digest, data, metadata)
-        image = await self._decoder.decode(data)
-        decode_s = time.monotonic() - started
-        columns = {
-            **model.columns,
-            "profile": profile,
-            "priority": metadata.priority,
-            "mask_id": terms.mask_id,
-            "request_id": logs.request_id.get() or None,
-            "trace_parent": tracing.current(),
-        }
-        row = new_row(image, metadata, columns, digest=digest, key=key, image_bytes=len(data))
-        if (budget_ms := self._budget_ms(metadata)) is not None:
-            row.deadline_at = datetime.now(UTC) + timedelta(milliseconds=budget_ms)
+        async with self._received(data) as (image, staged):
+            decode_s = time.monotonic() - started
+            columns = {
+                **model.columns,
+                "profile": profile,
+                "priority": metadata.priority,
+                "mask_id": terms.mask_id,
+                "request_id": logs.request_id.get() or None,
+                "trace_parent": tracing.current(),
+            }
+            digest = request_digest(staged.name, metadata)
+            row = new_row(image, metadata, columns, digest=digest, key=key, image_bytes=len(data))
+            if (budget_ms := self._budget_ms(metadata)) is not None:
+                row.deadline_at = datetime.now(UTC) + timedelta(milliseconds=budget_ms)
 
-        def commit() -> tuple[Accepted, float]:
-            begun = time.monotonic()
-            return self._ledger.accept(row, data), time.monotonic() - begun
+            def commit() -> tuple[Accepted, float]:
+                begun = time.monotonic()
+                return self._ledger.accept(row, staged), time.monotonic() - begun
 
-        storing = asyncio.to_thread(commit)
-        if self._handover is None:
-            return (await storing)[0]
-        (accepted, store_s), prepared = await asyncio.gather(
-            storing, self._prepared(model, image, started, {"decode": decode_s})
-        )
+            storing = asyncio.to_thread(commit)
+            if self._handover is None:
+                return (await storing)[0]
+            (accepted, store_s), prepared = await asyncio.gather(
+                storing, self._prepared(model, image, started, {"decode": decode_s})
+            )
         if prepared is not None and not accepted.replayed:
             prepared.spent_s["store"] = store_s
             prepared.ready = time.monotonic()
             self._handover.give(row.id, prepared)
         return accepted
+
+    @asynccontextmanager
+    async def _received(self, data: bytes) -> AsyncIterator[tuple[Image, Staged]]:
+        """The pixels, and the bytes on the disk already: decoding takes a processor, writing mostly waits."""
+        image, staged = await asyncio.gather(
+            self._decoder.decode(data),
+            asyncio.to_thread(self._ledger.blobs.stage, data),
+            return_exceptions=True,
+        )
+        try:
+            if isinstance(image, BaseException):
+                raise image
+            if isinstance(staged, BaseException):
+                raise staged
+            yield image, staged
+        finally:
+            if not isinstance(staged, BaseException):
+                staged.drop()  # nothing if it was kept
 
     async def _prepared(
         self, model: Model, image: Image, started: float, spent_s: dict[str, float]

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from models.bundle import Thresholds
 from models.decode import Image
 from service.api.schemas import document
-from service.blobs import BlobStore
+from service.blobs import BlobStore, Staged
 from service.db.repository import inspections, leases, outbox, search, thresholds
 from service.db.repository.filters import Filter
 from service.db.session import Database
@@ -63,9 +63,9 @@ class Ledger:
         with self.database.read() as session:
             return inspections.by_idempotency_key(session, key) is not None
 
-    def accept(self, row: InspectionRow, data: bytes) -> Accepted:
+    def accept(self, row: InspectionRow, image: Staged) -> Accepted:
         """Image, then row; when this returns both survive a power cut."""
-        row.image_sha256 = self.blobs.put(data)
+        row.image_sha256 = image.keep()
         try:
             with self.database.write() as session:
                 inspections.add(session, row)
@@ -172,10 +172,10 @@ class Ledger:
         self.database.ping()
 
 
-def request_digest(data: bytes, metadata: Metadata) -> str:
+def request_digest(image_sha256: str, metadata: Metadata) -> str:
     """What makes two requests the same: image bytes and everything said about them."""
     said = json.dumps(metadata.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(hashlib.sha256(data).digest() + said.encode()).hexdigest()
+    return hashlib.sha256(bytes.fromhex(image_sha256) + said.encode()).hexdigest()
 
 
 def new_row(

@@ -24,6 +24,18 @@ class Stored:
     put_at: float
 
 
+class Staged(Protocol):
+    """Bytes on their way into a store."""
+
+    name: str
+
+    def keep(self) -> str:
+        """Make them a blob, as `put` does."""
+
+    def drop(self) -> None:
+        """Forget them, unless they were kept; again is no error."""
+
+
 class BlobStore(Protocol):
     """Blobs by the sha256 of their bytes; everything here blocks."""
 
@@ -32,6 +44,9 @@ class BlobStore(Protocol):
 
         A blob that is there already counts as put now, so that `remove` leaves it alone.
         """
+
+    def stage(self, data: bytes) -> Staged:
+        """Do what of `put` takes long, while it is not known yet whether the bytes are wanted."""
 
     def get(self, name: str) -> bytes:
         """The bytes of a blob; BlobMissing if it is not stored, BlobsUnavailable if that cannot be told."""

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.blobs.base import BlobMissing, Stored, check_name
@@ -24,23 +25,42 @@ class DiskBlobs:
 
     def put(self, data: bytes) -> str:
         """Store bytes and return their sha256; a reader sees the whole blob or none."""
+        staged = self.stage(data)
+        try:
+            return staged.keep()
+        finally:
+            staged.drop()
+
+    def stage(self, data: bytes) -> "_Staged":
+        """The bytes in a file of their own, durably, unless there is such a blob."""
         name = hashlib.sha256(data).hexdigest()
-        path = self._path(name)
+        staged = _Staged(self, name, data)
+        if not self.has(name):
+            staged.file = self._written(name, data)
+        return staged
+
+    def keep(self, staged: "_Staged") -> str:
+        path = self._path(staged.name)
         if not self._renew(path):
             self._make_shard(path.parent)
-            temporary = self._incoming / f"{name}.{secrets.token_hex(8)}"
-            try:
-                with temporary.open("xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.rename(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            file = staged.file or self._written(staged.name, staged.data)  # it was there, and was removed
+            file.rename(path)
+            staged.file = None
         # Also when it was there: another writer may have renamed it but not reached this line yet.
         _fsync_directory(path.parent)
-        return name
+        return staged.name
+
+    def _written(self, name: str, data: bytes) -> Path:
+        temporary = self._incoming / f"{name}.{secrets.token_hex(8)}"
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
 
     def get(self, name: str) -> bytes:
         """The bytes of a blob; BlobMissing if it is not stored."""
@@ -104,6 +124,22 @@ class DiskBlobs:
             return
         shard.mkdir(exist_ok=True)
         _fsync_directory(self._root)
+
+
+@dataclass
+class _Staged:
+    store: DiskBlobs
+    name: str
+    data: bytes
+    file: Path | None = None  # what there is to rename or to remove
+
+    def keep(self) -> str:
+        return self.store.keep(self)
+
+    def drop(self) -> None:
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+            self.file = None
 
 
 def _fsync_directory(path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -29,6 +30,10 @@ class S3Blobs:
         with _translated(name):
             obstore.put(self._store, _key(name), data)
         return name
+
+    def stage(self, data: bytes) -> "_Staged":
+        """Nothing yet: an upload is all or nothing."""
+        return _Staged(self, hashlib.sha256(data).hexdigest(), data)
 
     def get(self, name: str) -> bytes:
         """The bytes of a blob; BlobMissing if it is not stored, BlobsUnavailable if that cannot be told."""
@@ -60,6 +65,18 @@ class S3Blobs:
     def sweep(self, older_than_s: float = 0.0) -> int:
         """Nothing is ever half-written: an object appears when its upload has ended."""
         return 0
+
+
+@dataclass
+class _Staged:
+    store: S3Blobs
+    name: str
+    data: bytes
+
+    def keep(self) -> str:
+        return self.store.put(self.data)
+
+    def drop(self) -> None: ...
 
 
 def open_s3(settings: Settings) -> S3Blobs:

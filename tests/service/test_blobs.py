@@ -64,6 +64,23 @@ def test_what_is_not_there_is_missing(store: BlobStore, name: str) -> None:
         store.get(name)
 
 
+def test_what_is_staged_is_a_blob_once_it_is_kept(store: BlobStore, tmp_path: Path) -> None:
+    unwanted, wanted = store.stage(b"unwanted"), store.stage(b"wanted")
+    unwanted.drop()
+    assert list(store.stored()) == []
+    assert wanted.keep() == wanted.name == hashlib.sha256(b"wanted").hexdigest()
+    for staged in (wanted, store.stage(b"wanted")):  # it is there: a drop leaves it alone
+        staged.drop()
+        assert store.get(wanted.name) == b"wanted"
+    again = store.stage(b"wanted")
+    assert store.remove(wanted.name, put_before=time.time() + 60)
+    again.keep()
+    again.drop()
+    assert store.get(wanted.name) == b"wanted"
+    if isinstance(store, DiskBlobs):
+        assert list((tmp_path / "blobs" / "incoming").iterdir()) == []
+
+
 def test_racing_writers_of_one_blob(store: BlobStore) -> None:
     names: list[str] = []
     threads = [threading.Thread(target=lambda: names.append(store.put(b"x" * 100_000))) for _ in range(8)]

@@ -128,6 +128,8 @@ def test_refused_with_a_reason(settings: Settings, engine: PixelEngine, name: st
         assert (answer.status_code, body["type"]) == (status, f"urn:inlier:problem:{code}"), body
         assert len(body["detail"]) > 30
         assert client.get("/v1/inspections").json()["items"] == []  # what is refused leaves no row
+        left = [path for path in (settings.data / "blobs").rglob("*") if path.is_file()]
+        assert [path.name for path in left if path.name != ".lock"] == []  # and no file
         assert f'inlier_rejections_total{{reason="{code}"}} 1.0' in client.get("/metrics").text
         assert post(client, WHOLE)["status"] == "done"
 

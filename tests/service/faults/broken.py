@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import CursorResult, Select, inspect, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from service.blobs import DiskBlobs
+from service.blobs import DiskBlobs, Staged
 from service.db.repository import inspections, outbox
 from service.db.session import Database
 from service.db.tables import InspectionRow, OutboxRow
@@ -27,10 +28,10 @@ def answers_first() -> None:
     """The caller is told before the row and the image are there."""
     really, stored, told = Ledger.accept, Ledger.get, dict[str, InspectionRow]()
 
-    def accept(self: Ledger, row: InspectionRow, data: bytes) -> Accepted:
-        told[row.id] = _as_if_stored(row, data)
+    def accept(self: Ledger, row: InspectionRow, image: Staged) -> Accepted:
+        told[row.id] = _as_if_stored(row, image)
         columns = {column.key: getattr(row, column.key) for column in inspect(InspectionRow).column_attrs}
-        threading.Timer(0.05, really, (self, InspectionRow(**columns), data)).start()
+        threading.Timer(0.05, really, (self, InspectionRow(**columns), image)).start()
         return Accepted(row, replayed=False)
 
     def get(self: Ledger, identifier: str) -> InspectionRow:
@@ -40,9 +41,9 @@ def answers_first() -> None:
     Ledger.get = get  # type: ignore[method-assign]
 
 
-def _as_if_stored(row: InspectionRow, data: bytes) -> InspectionRow:
+def _as_if_stored(row: InspectionRow, image: Staged) -> InspectionRow:
     """With what it gets when it is written."""
-    row.image_sha256 = hashlib.sha256(data).hexdigest()
+    row.image_sha256 = image.name
     for column in inspect(InspectionRow).columns:
         if column.default is not None and getattr(row, column.key) is None:
             setattr(row, column.key, column.default.arg)
@@ -100,26 +101,42 @@ def forgets_that_it_told() -> None:
 
 def passes_over_failures() -> None:
     """What cannot be stored is passed over, and accepted all the same."""
-    put, really, stored = DiskBlobs.put, Ledger.accept, Ledger.get
+    stage, really, stored = DiskBlobs.stage, Ledger.accept, Ledger.get
     told = dict[str, InspectionRow]()
 
-    def swallow(self: DiskBlobs, data: bytes) -> str:
-        try:
-            return put(self, data)
-        except OSError:
-            return hashlib.sha256(data).hexdigest()
+    class Passed:
+        """Says that it is kept whatever happened."""
 
-    def accept(self: Ledger, row: InspectionRow, data: bytes) -> Accepted:
+        def __init__(self, name: str, staged: Any = None) -> None:
+            self.name, self._staged = name, staged
+
+        def keep(self) -> str:
+            with suppress(OSError):
+                return self.name if self._staged is None else self._staged.keep()
+            return self.name
+
+        def drop(self) -> None:
+            if self._staged is not None:
+                self._staged.drop()
+
+    def swallow(self: DiskBlobs, data: bytes) -> Any:
+        name = hashlib.sha256(data).hexdigest()
         try:
-            return really(self, row, data)
+            return Passed(name, stage(self, data))
+        except OSError:
+            return Passed(name)
+
+    def accept(self: Ledger, row: InspectionRow, image: Staged) -> Accepted:
+        try:
+            return really(self, row, image)
         except OperationalError:
-            told[row.id] = _as_if_stored(row, data)
+            told[row.id] = _as_if_stored(row, image)
             return Accepted(row, replayed=False)
 
     def get(self: Ledger, identifier: str) -> InspectionRow:
         return told.get(identifier) or stored(self, identifier)
 
-    DiskBlobs.put = swallow  # type: ignore[method-assign]
+    DiskBlobs.stage = swallow  # type: ignore[method-assign]
     Ledger.accept = accept  # type: ignore[method-assign]
     Ledger.get = get  # type: ignore[method-assign]
 
