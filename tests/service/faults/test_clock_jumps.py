@@ -5,6 +5,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ class Clock:
 @pytest.fixture
 def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """What is started from now on has it."""
-    if shutil.which("cc") is None:
-        pytest.skip("there is no C compiler here")
+    if sys.platform != "linux" or shutil.which("cc") is None:
+        pytest.skip("this takes Linux and a C compiler")
     library, made = tmp_path / "clock.so", Clock(tmp_path / "shift")
     made.path.write_bytes(struct.pack("l", 0))
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, SOURCE, "-ldl"], check=True)
@@ -90,7 +91,6 @@ def with_images_in_hand(line: Line, crew: tuple[Member, Member], answers: Answer
         post(line.url, number, answers)
     until(lambda: {row.status for row in rows(line.database_url)} == {"running"}, 30)
     os.kill(crew[1].pid, signal.SIGCONT)
-    time.sleep(2.5)  # it looks once a second how late it is
 
 
 def after(line: Line, clock: Clock, receiver: Receiver, seconds: int, patience_s: float) -> Outcome:
@@ -134,7 +134,6 @@ def test_a_jump_of_the_clock_loses_and_delays_nothing(
     assert (found.unfinished, found.untold, found.order) == (0, 0, True)
     until(lambda: unfinished(line.database_url) == 0, 60)
     assert {row.status for row in rows(line.database_url)} == {"done"}
-    assert max(row.attempts for row in rows(line.database_url)) == 2
 
 
 @pytest.mark.promise(7, control=True)

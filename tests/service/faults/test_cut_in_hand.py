@@ -11,34 +11,41 @@ from sqlalchemy import NullPool, create_engine, text
 from tests.service.faults.cable import cable
 from tests.service.faults.conftest import Lines
 from tests.service.faults.line import Answers, Line, post, rows, unfinished, until
-from tests.service.faults.test_connection_cut import CUT, beside
+from tests.service.faults.test_connection_cut import beside
 
 ONE = {"max_attempts": 1, "lease_s": 2}
-WAITING = text(
-    "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+CUT_WAITING = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
     " AND wait_event_type = 'Lock' AND query LIKE :query"
 )
-COUNTING = "UPDATE inspections SET%attempts=(inspections.attempts%"
-JUDGING = "SELECT thresholds%"
-ENDING = "UPDATE inspections SET%finished_at%"
+COUNTING = ("inspections", "SHARE", "UPDATE inspections SET%attempts=(inspections.attempts%")
+JUDGING = ("thresholds", "ACCESS EXCLUSIVE", "SELECT thresholds%")  # when it has been through the engine
+ENDING = ("sinks", "EXCLUSIVE", "SELECT sinks%FOR KEY SHARE%")  # after the row is written
+Moment = tuple[str, str, str]
 
 
-def cut_while(line: Line, query: str) -> None:
-    """One image; the worker's connection is cut while it is at this query."""
+def cut_while(line: Line, moment: Moment) -> None:
+    """One image; connections that wait for a table that is locked, with this query, are cut."""
+    table, mode, query = moment
     line.api().wait()
-    if query != COUNTING:
-        line.worker(delay_s=3).wait()  # time enough for the lock below
+    if moment == JUDGING:  # who starts or accepts asks that, too
+        worker = line.worker(delay_s=5).wait()  # time enough for the lock
     post(line.url, 1, Answers())
-    if query != COUNTING:
+    if moment == JUDGING:
         until(lambda: rows(line.database_url)[0].status == "running", 30)
-    table, mode = ("thresholds", "ACCESS EXCLUSIVE") if query == JUDGING else ("inspections", "SHARE")
     with create_engine(line.database_url, poolclass=NullPool).begin() as holder:
         holder.execute(text(f"LOCK TABLE {table} IN {mode} MODE"))
-        if query == COUNTING:
+        if moment == JUDGING:
+            until(lambda: cut(line, query) >= 0 and "postponed" in worker.log.read_text(), 60)
+        else:
             line.worker()
-        with beside(line.database_url).connect() as connection:
-            until(lambda: bool(connection.scalar(WAITING, {"query": query})), 30)
-            connection.execute(CUT, {"pid": connection.scalar(WAITING, {"query": query})})
+            until(lambda: cut(line, query) > 0, 60)
+
+
+def cut(line: Line, query: str) -> int:
+    """How many connections there were."""
+    with beside(line.database_url).connect() as connection:
+        return len(connection.scalars(CUT_WAITING, {"query": query}).all())
 
 
 def ends(line: Line) -> list[tuple[str, int]]:
@@ -48,10 +55,10 @@ def ends(line: Line) -> list[tuple[str, int]]:
 
 
 @pytest.mark.promise(9)
-@pytest.mark.parametrize("query", [COUNTING, JUDGING, ENDING], ids=["counting", "judging", "ending"])
-def test_a_cut_is_no_attempt(new_line: Lines, shared: dict[str, Any], query: str) -> None:
+@pytest.mark.parametrize("moment", [COUNTING, JUDGING, ENDING], ids=["counting", "judging", "ending"])
+def test_a_cut_is_no_attempt(new_line: Lines, shared: dict[str, Any], moment: Moment) -> None:
     line = new_line(**shared, **ONE)
-    cut_while(line, query)
+    cut_while(line, moment)
     assert ends(line) == [("done", 1)]
 
 
