@@ -85,9 +85,14 @@ def test_the_api_adds_less_than_50_ms(
         f"{kind}: client late, p99, ms",
         f"{np.quantile([x for one in windows for x in one.late_ms], 0.99):.1f}",
     )
-    record_property("processors idle before", f"{unused:.0%}")
-    assert [one.failed for one in windows] == [0] * WINDOWS
-    if LONG and unused >= IDLE:
+    answered, asked = sum(len(one.total_ms) for one in windows), WINDOWS * SECONDS * RATE
+    record_property(f"{kind}: answered", f"{answered} of {asked}")
+    held = unused >= IDLE
+    said = "" if held else ", so nothing was held against the target"
+    record_property(f"{kind}: processors idle before", f"{unused:.0%}{said}")
+    assert all(one.total_ms for one in windows)
+    if LONG and held:
+        assert answered == asked
         assert [late(one) for one in windows] == [None] * WINDOWS
 
 
