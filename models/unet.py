@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.group_norm import GroupNorm
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -63,10 +65,10 @@ class ResBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, time_dim: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, c_in)
+        self.norm1 = GroupNorm(groups, c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.film = nn.Linear(time_dim, 2 * c_out)
-        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.norm2 = GroupNorm(groups, c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
         nn.init.zeros_(self.conv2.weight)
@@ -87,7 +89,7 @@ class SelfAttention(nn.Module):
         self.heads = max(1, width // head_dim)
         while width % self.heads:
             self.heads -= 1
-        self.norm = nn.GroupNorm(groups, width)
+        self.norm = GroupNorm(groups, width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = nn.Conv2d(width, width, 1)
         nn.init.zeros_(self.out.weight)
@@ -150,7 +152,7 @@ class UNet(nn.Module):
             self.up.append(blocks)
             self.grow.append(nn.Conv2d(width, widths[level - 1], 3, padding=1) if level else nn.Identity())
             width = widths[level - 1] if level else width
-        self.norm_out = nn.GroupNorm(groups, width + skips.pop())
+        self.norm_out = GroupNorm(groups, width + skips.pop())
         self.conv_out = nn.Conv2d(2 * width, folded, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(cast(Tensor, self.conv_out.bias))

@@ -92,11 +92,19 @@ def restore(
             reduction.load_state_dict(_part(tensors, "reduction."))
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint in {folder} belongs to another network: {error}") from None
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in _part(tensors, "opt.").items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        state.setdefault(int(index), {})[name] = _laid_out_like(weights[int(index)], value)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
+    """A moment in the memory layout of its weight: the fused optimizer walks through both as flat memory."""
+    if value.shape != weight.shape:
+        return value
+    return torch.empty_like(weight, requires_grad=False).copy_(value)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

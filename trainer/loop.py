@@ -139,7 +139,7 @@ def train(
     guard = None if protect is None else protect(net.to(accelerator.device))
     ema = copy.deepcopy(net).requires_grad_(False).to(accelerator.device)
     optimizer = torch.optim.AdamW(
-        net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
     objective = Objective(recipe, team)
     state = objective.reduction if isinstance(objective.reduction, nn.Module) else None

@@ -2,13 +2,14 @@
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from deploy.bench.speed.arms import plain_loop, table
 from deploy.bench.speed.limit import Need, need
-from deploy.bench.speed.timing import Arm, alternate
+from deploy.bench.speed.timing import Arm, Rates, alternate
 from models.process import DiffusionProcess
 
 PROCESS = DiffusionProcess()
@@ -28,20 +29,24 @@ def test_every_arm_runs_in_every_round_and_its_own_time_counts() -> None:
     arms = [Arm("long", lambda: time.sleep(0.05), 1), Arm("short", lambda: time.sleep(0.01), 2)]
     rates = alternate(arms, 3, "wall", lambda text: None)
     assert [len(arm.spent_s) for arm in arms] == [3, 3]
-    assert len(rates) == 3
+    assert all(len(rate) == 3 and (rate > 0).all() for rate in rates.values())
+    assert "fp32" in rates
     assert (arms[0].image_ms >= 50).all()
     assert (arms[1].image_ms >= 5).all()
 
 
 def test_chains_are_scaled_to_250_steps_and_the_limit_is_a_share() -> None:
-    plain = Arm("plain", lambda: None, 1, 25, True, Need(0.5, 1.0), [1.0, 1.0])
-    batch = Arm("batch", lambda: None, 8, 25, True, Need(0.5, 1.0), [4.0, 4.0])
-    fast = Arm("fast", lambda: None, 8, 5, False, Need(0.5, 1.0), [0.8, 0.8])
-    rows = table([plain, batch, fast], torch.tensor([25.0, 25.0]).numpy(), 25).splitlines()[-3:]
+    plain = Arm("plain", lambda: None, 1, 25, True, Need(0.5, 1.0), spent_s=[1.0, 1.0])
+    batch = Arm("batch", lambda: None, 8, 25, True, Need(0.5, 1.0), spent_s=[4.0, 4.0])
+    fast = Arm("fast", lambda: None, 8, 5, False, Need(0.5, 1.0), spent_s=[0.8, 0.8])
+    half = Arm("half", lambda: None, 8, 5, False, Need(0.5, 1.0), "bf16", spent_s=[0.8, 0.8])
+    rates: Rates = {"fp32": np.array([25.0, 25.0]), "bf16": np.array([50.0, 50.0])}
+    rows = table([plain, batch, fast, half], rates, 25).splitlines()[-4:]
     cells = [[cell.split("(")[0].strip() for cell in row.split("|")[3:8]] for row in rows]
     assert cells[0] == ["250", "40.0", "0.100", "1.00", "0.50"]  # 12.5 GMAC in a second of 25
     assert cells[1] == ["250", "20.0", "0.200", "2.00", "1.00"]
     assert cells[2] == ["5", "20.0", "10.000", "100.00", "1.00"]
+    assert cells[3] == ["5", "20.0", "10.000", "100.00", "0.50"]  # of a limit twice as high
 
 
 def test_the_plain_loop_ends_at_what_its_network_knows() -> None:

@@ -24,7 +24,7 @@ from deploy.bench.db.__main__ import machine
 from deploy.bench.speed import arms as engine
 from deploy.bench.speed import start, tiles, training
 from deploy.bench.speed.limit import copy_gbyte_s
-from deploy.bench.speed.timing import CLOCKS, Arm, alternate
+from deploy.bench.speed.timing import CLOCKS, Arm, Rates, alternate, rates_told
 from models.bundle import Bundle, load_bundle
 from trainer.data import load_training_set
 from trainer.recipe import load_recipe
@@ -51,8 +51,12 @@ def main() -> None:
         load = os.getloadavg()[0]
         rates = alternate(compared, asked.rounds, asked.clock, partial(console.print, f"{part},"))
         said = f"{part}: load average {load:.1f} to {os.getloadavg()[0]:.1f}"
-        print(f"{said}, matrices {np.median(rates):.1f} GMAC/s\n\n{table(compared, rates)}\n")
-        found[part] = {"gmac_s": rates.tolist(), "arms": [written(arm) for arm in compared]}
+        matrices = rates_told({precision: float(np.median(rate)) for precision, rate in rates.items()})
+        print(f"{said}, matrices {matrices}\n\n{table(compared, rates)}\n")
+        found[part] = {
+            "gmac_s": {name: rate.tolist() for name, rate in rates.items()},
+            "arms": [written(arm) for arm in compared],
+        }
     context = {
         "machine": machine(),
         "threads": torch.get_num_threads(),
@@ -66,7 +70,7 @@ def main() -> None:
     asked.json.write_text(json.dumps({**context, **found}, indent=1) + "\n")
 
 
-Table = Callable[[Sequence[Arm], np.ndarray], str]
+Table = Callable[[Sequence[Arm], Rates], str]
 
 
 def opened(part: str, bundle: Bundle, asked: argparse.Namespace) -> tuple[list[Arm], Table]:
@@ -88,7 +92,7 @@ def written(arm: Arm) -> dict[str, Any]:
     """An arm's figures for the file."""
     need = None if arm.need is None else asdict(arm.need)
     counted = {"batch": arm.images, "calls": arm.calls, "chain": arm.chain}
-    return {"name": arm.name, **counted, "need": need, "s": arm.spent_s}
+    return {"name": arm.name, **counted, "need": need, "precision": arm.precision, "s": arm.spent_s}
 
 
 if __name__ == "__main__":

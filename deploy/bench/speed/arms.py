@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from deploy.bench.speed.limit import need
-from deploy.bench.speed.timing import Arm
+from deploy.bench.speed.limit import Precision, need
+from deploy.bench.speed.timing import Arm, Rates
 from models.bundle import Bundle
 from models.engine import BundleEngine, Runtime, open_engine
 from models.preprocess import to_float
@@ -82,12 +82,25 @@ def diffusion_arms(bundle: Bundle, pixels: Pixels, steps: int, threads: int) -> 
         if runtime == "openvino" and importlib.util.find_spec("openvino") is None:
             continue
         engine = with_steps(open_engine(bundle, runtime, threads=threads), steps)
+        precision, name = multiplies_in(runtime), runtime
+        if precision == "bf16":
+            name = f"{runtime} bf16"
         for profile in ("paper", "fast"):
             calls = engine.manifest.profiles[profile].network_calls
             for batch in BATCHES:
                 run = partial(engine.run, images[:batch], range(batch), profile)
-                arms.append(Arm(f"`{profile}`, {runtime}", run, batch, calls, profile == "paper", one))
+                chain = profile == "paper"
+                arms.append(Arm(f"`{profile}`, {name}", run, batch, calls, chain, one, precision))
     return arms
+
+
+def multiplies_in(runtime: Runtime) -> Precision:
+    """The precision of the network's multiplications under a runtime, on this CPU."""
+    if runtime != "openvino":
+        return "fp32"
+    from models.engine_openvino import native_precision
+
+    return "bf16" if native_precision() == "bf16" else "fp32"
 
 
 def diffusers_arms(bundle: Bundle, steps: int) -> list[Arm]:
@@ -126,8 +139,9 @@ def feature_arms(pixels: Pixels) -> list[Arm]:
     return arms
 
 
-def table(compared: Sequence[Arm], rates: np.ndarray, steps: int) -> str:
-    """Medians and 10th to 90th percentiles of the rounds; chains as if of 250 steps."""
+def table(compared: Sequence[Arm], rates: Rates, steps: int) -> str:
+    """Medians and 10th to 90th percentiles of the rounds; chains as if of 250 steps, limits of the precision
+    that an arm multiplies in."""
     need = compared[0].need
     assert need is not None
     lines = [
@@ -139,7 +153,8 @@ def table(compared: Sequence[Arm], rates: np.ndarray, steps: int) -> str:
     plain = _scaled(compared[0], steps)
     for arm in compared:
         spent, calls = _scaled(arm, steps), PAPER_STEPS if arm.chain else arm.calls
-        share = "" if arm.need is None else _spread(arm.need.gmac * calls / spent * 1000 / rates, 2)
+        limit = rates[arm.precision]
+        share = "" if arm.need is None else _spread(arm.need.gmac * calls / spent * 1000 / limit, 2)
         each = _spread(spent / calls, 1) if calls else ""
         rate, ratio = _spread(1000 / spent, 3), _spread(plain / spent, 2)
         lines.append(f"| {arm.name} | {arm.images} | {calls or ''} | {each} | {rate} | {ratio} | {share} |")

@@ -1,15 +1,19 @@
-"""What the machine could do: how fast it multiplies matrices and copies memory; what a network call needs."""
+"""What the machine could do: how fast it multiplies matrices, in each precision, and copies memory; what a
+network call needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainer.device import choose_precision
+
 Clock = Callable[[], float]
+Precision = Literal["fp32", "bf16"]
 SIDE = 1024
 
 
@@ -22,21 +26,32 @@ class Need:
 
 
 class MatMul:
-    """Square float32 products by numpy's and torch's libraries; the faster one is the limit."""
+    """Square products by the fastest of numpy's and torch's libraries, in each precision: the limits."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
-        self._a, self._b = (rng.standard_normal((SIDE, SIDE), dtype=np.float32) for _ in range(2))
-        self._torch = torch.from_numpy(self._a), torch.from_numpy(self._b)
+        a, b = (rng.standard_normal((SIDE, SIDE), dtype=np.float32) for _ in range(2))
+        single = torch.from_numpy(a), torch.from_numpy(b)
+        half = single[0].bfloat16(), single[1].bfloat16()
+        self._products: dict[Precision, list[Callable[[], object]]] = {
+            "fp32": [lambda: a @ b, lambda: torch.mm(*single)],
+        }
+        if choose_precision("auto", "cpu") == "bf16":
+            self._products["bf16"] = [lambda: torch.mm(*half)]
 
-    def gmac_s(self, clock: Clock) -> float:
-        """Billions of multiply-adds a second, now; the best of several."""
-        best = 0.0
-        for product in (lambda: self._a @ self._b, lambda: torch.mm(*self._torch)) * 4:
-            started = clock()
-            product()
-            best = max(best, SIDE**3 / 1e9 / (clock() - started))
-        return best
+    def gmac_s(self, clock: Clock) -> dict[Precision, float]:
+        """Billions of multiply-adds a second, now, in each precision that the CPU multiplies; the best of
+        several."""
+        return {
+            precision: max(_rate(product, clock) for product in products * 4)
+            for precision, products in self._products.items()
+        }
+
+
+def _rate(product: Callable[[], object], clock: Clock) -> float:
+    started = clock()
+    product()
+    return SIDE**3 / 1e9 / (clock() - started)
 
 
 def copy_gbyte_s(clock: Clock) -> float:
