@@ -43,7 +43,9 @@ class DiskBlobs:
         path = self._path(staged.name)
         if not self._renew(path):
             self._make_shard(path.parent)
-            file = staged.file or self._written(staged.name, staged.data)  # it was there, and was removed
+            file = staged.file
+            if file is None or not file.exists():  # the blob was there and was removed, or the file was swept
+                file = self._written(staged.name, staged.data)
             file.rename(path)
             staged.file = None
         # Also when it was there: another writer may have renamed it but not reached this line yet.

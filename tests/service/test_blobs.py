@@ -77,6 +77,10 @@ def test_what_is_staged_is_a_blob_once_it_is_kept(store: BlobStore, tmp_path: Pa
     again.keep()
     again.drop()
     assert store.get(wanted.name) == b"wanted"
+    slow = store.stage(b"slow")
+    store.sweep()  # by a removal of old blobs: it waited for long
+    slow.keep()
+    assert store.get(slow.name) == b"slow"
     if isinstance(store, DiskBlobs):
         assert list((tmp_path / "blobs" / "incoming").iterdir()) == []
 
