@@ -61,6 +61,10 @@ class StepEngine(PixelEngine):
         self.masks: dict[int, object] = {}
         self.on_call: Callable[[int], None] = lambda call: None
 
+    def pause_in(self, call: int) -> None:
+        """In its call of this number, counted from 0, it waits for `go`."""
+        self.on_call = lambda number: self.go.clear() if number == call else None
+
     def foresee(self, profile: str) -> Wanted:
         return Wanted(1, self.steps[profile])
 

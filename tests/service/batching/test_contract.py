@@ -17,6 +17,7 @@ from service.batching.stepwise import run_together
 from service.metrics import Metrics
 from tests.service.batching.engines import Kind, image, running
 from tests.service.conftest import PixelEngine
+from tests.undisturbed import least
 
 both = pytest.mark.parametrize("kind", ["continuous", "static"])
 
@@ -187,13 +188,17 @@ def test_close_drains_within_grace_and_cancels_after(kind: Kind) -> None:
 @pytest.mark.promise(11)
 @both
 def test_a_deadline_is_kept_while_the_engine_is_busy(kind: Kind) -> None:
+    ran: list[list[list[int]]] = []
+    assert 0 <= least(lambda: late_s(kind, ran), 0.9) < 1
+    assert all(batches == [[1], [5]] for batches in ran)  # what expired was never run
+
+
+def late_s(kind: Kind, ran: list[list[list[int]]]) -> float:
+    """How long after their deadline two images are told, while the engine is busy for 1.5 s.
+
+    Its batches are added to `ran`.
+    """
     engine = PixelEngine()
-    assert 0 <= late_s(kind, engine) < 1
-    assert [values for _, values in engine.batches] == [[1], [5]]  # what expired was never run
-
-
-def late_s(kind: Kind, engine: PixelEngine) -> float:
-    """How long after their deadline two images are told, while the engine is busy for 1.5 s."""
     engine.go.clear()
 
     async def run() -> float:
@@ -214,7 +219,9 @@ def late_s(kind: Kind, engine: PixelEngine) -> float:
             assert finished.result.score == 5
             return late_s
 
-    return asyncio.run(run())
+    late = asyncio.run(run())
+    ran.append([values for _, values in engine.batches])
+    return late
 
 
 @pytest.mark.promise(11, control=True)
@@ -231,7 +238,7 @@ def test_looking_at_deadlines_only_after_runs_would_be_noticed(
 
     monkeypatch.setattr(Ticket, "answer", answer_or_expire)
     monkeypatch.setattr(Ticket, "expiry", lambda self: lambda: None)
-    assert late_s(kind, PixelEngine()) > 1
+    assert late_s(kind, []) > 1
 
 
 @pytest.mark.promise(11)
