@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -140,7 +141,7 @@ def test_a_full_disk_is_507_and_nothing_is_accepted(
 @pytest.mark.promise(17)
 @pytest.mark.timeout(120)
 def test_refused_before_the_body_is_read_and_slow_clients_end(bundle: Bundle, tmp_path: Path) -> None:
-    flags = ("--queue-size", "1", "--body-timeout-s", "3")
+    flags = ("--queue-size", "1", "--body-timeout-s", "6")
     head = b"POST /v1/inspections HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     head += b"Content-Length: 500000\r\n\r\n"
     with server(bundle, tmp_path / "data", *flags) as (_, url):
@@ -148,7 +149,8 @@ def test_refused_before_the_body_is_read_and_slow_clients_end(bundle: Bundle, tm
         assert post(url, 1, Prefer="wait=20").status_code == 200
         with socket.create_connection((host, int(port)), timeout=30) as slow:
             slow.sendall(head + b"\x89PNG")  # holds the only place, and sends no more
-            time.sleep(0.3)
+            while "inlier_queue_depth 1.0" not in httpx.get(f"{url}/metrics").text:
+                time.sleep(0.02)
             spent = []
             for _ in range(10):
                 with socket.create_connection((host, int(port)), timeout=30) as refused:

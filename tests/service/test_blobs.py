@@ -204,7 +204,7 @@ def test_a_silent_store_is_503_and_nothing_is_accepted(s3_settings: Settings, s3
 def test_what_was_accepted_ends_well_after_a_silence(s3_settings: Settings, s3: PrivateS3) -> None:
     """Results that cannot be stored are made again, and no attempt at an image is counted for it."""
     engine, headers = PixelEngine(), {"Content-Type": "image/png"}
-    impatient = s3_settings.model_copy(update={"s3_timeout_s": 0.5, "lease_s": 0.5, "max_attempts": 1})
+    impatient = s3_settings.model_copy(update={"s3_timeout_s": 0.5, "lease_s": 2.0, "max_attempts": 1})
     with TestClient(create_app(impatient, engine)) as client:
         engine.go.clear()
         accepted = [client.post("/v1/inspections", content=flat(value), headers=headers) for value in (1, 2)]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from statistics import median
 
@@ -13,6 +14,7 @@ from tests.long import LONG
 from tests.service.conftest import png, texture
 from tests.service.test_engines import variant
 from tests.service.test_server import server
+from tests.undisturbed import least
 
 STARTS = 9 if LONG else 1
 FOLLOWING = 25
@@ -32,6 +34,7 @@ def first_against_others(bundle: Bundle, folder: Path, starts: int, module: str 
 
 
 def _ratio(bundle: Bundle, data: Path, module: str) -> float:
+    data.parent.mkdir(exist_ok=True)
     spent = []
     with (
         server(bundle, data, "--profile", "paper", module=module) as (_, url),
@@ -52,7 +55,8 @@ def _ratio(bundle: Bundle, data: Path, module: str) -> float:
 def test_the_first_image_is_not_slower_than_the_others(
     chain: Bundle, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    ratio = first_against_others(chain, tmp_path, STARTS)
+    turns = count()
+    ratio = least(lambda: first_against_others(chain, tmp_path / f"{next(turns)}", STARTS), MOST, tries=3)
     record_property(f"first image against the others (median of {STARTS} starts)", f"{ratio:.2f}")
     assert ratio <= MOST
 

@@ -145,14 +145,14 @@ def test_the_age_of_the_oldest_counts_from_its_acceptance_also_after_a_restart(s
         def oldest_s(priority: str) -> float:
             return registry.get_sample_value("inlier_queue_oldest_seconds", {"priority": priority})
 
-        for _ in range(100):
+        for _ in range(600):
             if oldest_s("camera"):
                 break
             time.sleep(0.05)
         assert 3600 <= oldest_s("camera") < 3660
         assert oldest_s("backfill") == 0
         engine.go.set()
-        for _ in range(100):
+        for _ in range(600):
             if not oldest_s("camera"):
                 break
             time.sleep(0.05)

@@ -95,7 +95,7 @@ def test_kill_loses_nothing_and_the_next_start_finishes(bundle: Bundle, tmp_path
         assert process.wait(10) == -signal.SIGKILL
     with server(bundle, data) as (process, url):
         for identifier in ids:
-            for _ in range(200):
+            for _ in range(3000):
                 body = httpx.get(f"{url}/v1/inspections/{identifier}").json()
                 if body["status"] == "done":
                     break

@@ -48,7 +48,13 @@ class Ended:
 
 
 def stopped_under_load(
-    bundle: Bundle, data: Path, after_s: float, *, waiting: int, module: str = "service.cli"
+    bundle: Bundle,
+    data: Path,
+    after_s: float,
+    *,
+    waiting: int,
+    module: str = "service.cli",
+    delay_ms: int = 400,
 ) -> Ended:
     """Four clients, `waiting` of whom wait for results; SIGTERM once images are accepted and time is over."""
     accepted: list[str] = []
@@ -67,7 +73,7 @@ def stopped_under_load(
                 accepted.append(answer.json()["id"])
 
     # Images wait for others to share a batch, so some always are on their way.
-    flags = ("--batching", "static", "--batch-size", "64", "--batch-delay-ms", "400")
+    flags = ("--batching", "static", "--batch-size", "64", "--batch-delay-ms", str(delay_ms))
     flags += ("--shutdown-grace-s", str(GRACE_S))
     with server(bundle, data, *flags, module=module) as (process, url):
         threads = [threading.Thread(target=load, args=(worker,)) for worker in range(4)]
@@ -123,5 +129,5 @@ def test_sigterm_under_load_loses_nothing(
 @pytest.mark.timeout(120)
 def test_a_server_that_drops_what_it_has_accepted_is_noticed(bundle: Bundle, tmp_path: Path) -> None:
     hasty = "tests.service.hasty_server"
-    ended = stopped_under_load(bundle, tmp_path / "data", 0.5, waiting=0, module=hasty)
+    ended = stopped_under_load(bundle, tmp_path / "data", 0.5, waiting=0, module=hasty, delay_ms=5000)
     assert any("not done" in problem for problem in ended.problems()), ended

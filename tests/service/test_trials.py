@@ -171,21 +171,27 @@ def test_a_third_trial_is_told_to_wait_and_whoever_leaves_makes_room(settings: S
             assert int(answer.headers["retry-after"]) > 0
         # Both went away before they had an answer: the engine has nothing more to do for them.
         eventually(lambda: client.post("/try", content=flat(62), headers=IMAGE).status_code == 200)
-        done = engine.spent[60]
-        time.sleep(0.1)
-        assert engine.spent[60] == done
+        eventually(lambda: stands_still(engine))
+        assert engine.spent[60] < 10_000
+
+
+def stands_still(engine: StepEngine) -> bool:
+    """Whether nothing is done for the images that left."""
+    done = engine.spent[60]
+    time.sleep(0.1)
+    return engine.spent[60] == done
 
 
 class Crowded(StepEngine):
     """Each image in a call costs, as on a CPU: sharing one saves nothing."""
 
     def advance(self, tasks: Any, should_stop: Any = None) -> None:
-        time.sleep(0.002 * len(tasks))
+        time.sleep(0.01 * len(tasks))
         super().advance(tasks, should_stop)
 
 
 def test_cameras_come_first(settings: Settings) -> None:
-    engine = Crowded(paper=400)
+    engine = Crowded(paper=80)
     with served(settings, engine) as client, open_trials(client, 1, profile="paper"):
         eventually(lambda: engine.spent[60] > 2)
         answers: list[httpx.Response] = []
@@ -202,8 +208,8 @@ def test_cameras_come_first(settings: Settings) -> None:
             camera.join()
         assert [answer.json()["status"] for answer in answers] == ["done", "done"]
         # Both have had all their steps before the trial, which began earlier, had its own.
-        assert (engine.spent[10], engine.spent[20]) == (400, 400)
-        assert engine.spent[60] < 400
+        assert (engine.spent[10], engine.spent[20]) == (80, 80)
+        assert engine.spent[60] < 80
         assert len(client.get("/v1/inspections").json()["items"]) == 2
 
 

@@ -74,7 +74,7 @@ def test_it_does_not_wait_for_answers_and_says_what_it_left_out(
     async def work() -> Report:
         async with AsyncClient(url, retry_for_s=0) as client:
             task = asyncio.create_task(simulate(client, *find_images(fill(folder)), load))
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(2.5)
             engine.go.set()
             return await task
 

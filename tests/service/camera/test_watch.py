@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -68,8 +69,11 @@ def test_each_file_is_posted_once_and_remembered(url: str, folder: Path) -> None
     assert posted_files(url) == ["part001.png", "part002.png", "part004.png"]
 
 
-def test_a_file_that_still_grows_is_left_alone(url: str, folder: Path) -> None:
-    data = flat(5)
+def test_a_file_that_still_grows_is_left_alone(
+    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, data = [0.0], flat(5)
+    monkeypatch.setattr("service.camera.watch.time", SimpleNamespace(monotonic=lambda: now[0]))
     path = folder / "slow.png"
     path.touch()
     options = Options(folder, settle_s=0.3)
@@ -77,11 +81,12 @@ def test_a_file_that_still_grows_is_left_alone(url: str, folder: Path) -> None:
         assert made.round() == 0
         for part in (data[:40], data[40:60], data[60:]):
             file.write(part)
+            now[0] += 0.25
             assert made.round() == 0
-            time.sleep(0.1)
+        now[0] += 0.25
         assert made.round() == 0
-        time.sleep(0.35)
-        assert rounds(made) == 1
+        now[0] += 0.1
+        assert made.round() == 1
     assert posted_files(url) == ["slow.png"]
 
 

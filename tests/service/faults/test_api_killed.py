@@ -8,9 +8,9 @@ import pytest
 
 from tests.long import LONG, WHY
 from tests.service.faults.conftest import Lines
-from tests.service.faults.line import Answers, Line, calling, half_written
+from tests.service.faults.line import Answers, Line, calling, half_written, until
 
-LONGEST_S = 0.4  # of the life of an API that is ready
+LONGEST_S = 0.4  # of the life of an API after its first answer
 
 
 def killed_under_load(line: Line, kills: int, seed: int) -> Answers:
@@ -18,7 +18,9 @@ def killed_under_load(line: Line, kills: int, seed: int) -> Answers:
     moments = random.Random(seed)
     with calling(line.url) as answers:
         for _ in range(kills):
+            before = len(answers.accepted)
             api = line.api().wait()
+            until(lambda before=before: len(answers.accepted) > before, 60)
             time.sleep(moments.uniform(0, LONGEST_S))
             api.kill()
     return answers
@@ -28,7 +30,7 @@ def prove(line: Line, kills: int, record: Callable[[str, object], None]) -> None
     answers = killed_under_load(line, kills, seed=kills)
     record(f"accepted in spite of {kills} kills", len(answers.accepted))
     record(f"answers that {kills} kills cut off", answers.broken_off)
-    assert len(answers.accepted) > kills
+    assert len(answers.accepted) >= kills
     assert answers.lost(line.database_url, line.blobs) == []
     assert half_written(line.database_url, line.blobs) == []
 

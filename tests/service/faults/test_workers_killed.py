@@ -110,7 +110,7 @@ def runs_again_after(line: Line, lease_s: float) -> float:
 @pytest.mark.promise(7)
 @pytest.mark.parametrize(
     "lease_s",
-    [1.0, pytest.param(30.0, marks=[pytest.mark.slow, pytest.mark.skipif(not LONG, reason=WHY)])],
+    [2.0, pytest.param(30.0, marks=[pytest.mark.slow, pytest.mark.skipif(not LONG, reason=WHY)])],
 )
 def test_a_dead_workers_images_run_again_in_time(
     new_line: Lines, shared: dict[str, Any], lease_s: float, record_property: Record
@@ -121,7 +121,7 @@ def test_a_dead_workers_images_run_again_in_time(
 
 
 def attempts_at_a_long_image(line: Line) -> int:
-    """Of one that takes five leases, while another worker has nothing to do."""
+    """Of one that takes three leases, while another worker has nothing to do."""
     line.api().wait()
     for worker in [line.worker(), line.worker()]:
         worker.wait()
@@ -130,7 +130,7 @@ def attempts_at_a_long_image(line: Line) -> int:
     return int(rows(line.database_url)[0].attempts)
 
 
-LONG_IMAGE = {"lease_s": 0.6, "delay_s": 3.0}
+LONG_IMAGE = {"lease_s": 2.0, "delay_s": 6.0}
 
 
 @pytest.mark.promise(7)

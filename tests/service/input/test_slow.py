@@ -127,7 +127,7 @@ def harm(bundle: Bundle, data: Path, note: Note, count: int, **changed: float) -
         slow = Slow(url, requests(count, slow_key))
         try:
             served = normal(url, own, 8)
-            slow.wait(changed.get("patience_s", 2 * TIMEOUT_S + 6))
+            slow.wait(changed.get("patience_s", 10 * TIMEOUT_S))
             assert len(slow.ended) == count, "slow clients are borne for ever"
         finally:
             slow.close()

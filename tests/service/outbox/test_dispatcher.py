@@ -177,7 +177,7 @@ def test_what_a_killed_process_left_is_sent_by_the_next(
     sink = add_sink(database, receiver.url)
     announce(database, 3)
     with database.write() as session:
-        taken = outbox.take(session, sink.id, "dead process", limit=16, lease_s=0.7)
+        taken = outbox.take(session, sink.id, "dead process", limit=16, lease_s=2.0)
     assert taken is not None
 
     async def work() -> None:

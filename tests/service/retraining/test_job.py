@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,7 @@ from service.db.tables import (
 )
 from service.errors import StartupError
 from service.ids import new_id
+from service.retraining import child
 from service.retraining.confirmed import lacking
 from service.retraining.job import Outcome
 from service.retraining.lease import Held
@@ -211,8 +214,8 @@ def test_a_lease_runs_out_with_its_process_and_a_lost_one_is_noticed(plant: Plan
     first = Held(plant.database, "bolt", seconds=0.4)
     assert first._acquire()  # and is never renewed: its process was killed
     wait_for(lambda: Held(plant.database, "bolt")._acquire(), 10)
-    with Held(plant.database, "nut", seconds=0.4) as held:
-        assert not held.lost.wait(1.0)  # it is kept alive
+    with Held(plant.database, "nut", seconds=1.5) as held:
+        assert not held.lost.wait(2.0)  # it is kept alive
         with plant.database.write() as session:
             from service.db.repository import leases
 
@@ -275,7 +278,18 @@ def progress(plant: Plant) -> str:
     return "".join(path.read_text() for path in plant.plan.work.glob("*/fit/progress"))
 
 
-def test_the_training_stands_still_while_images_wait(plant: Plant) -> None:
+def stands_still(plant: Plant) -> bool:
+    """Whether a process of the training is stopped."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(plant.control).encode() in (process / "cmdline").read_bytes():
+                found.append((process / "status").read_text())
+    return any("State:\tT" in status for status in found)
+
+
+def test_the_training_stands_still_while_images_wait(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "Quiet", partial(child.Quiet, calm_s=0.5, look_s=0.1))
     plant.tell(steps=20, step_s=0.1)
     waiting = [plant.inspect(10 + number, status="queued", verdict=None, score=None) for number in range(2)]
     backfill = {"priority": "backfill", "status": "queued", "verdict": None, "score": None}
@@ -283,10 +297,9 @@ def test_the_training_stands_still_while_images_wait(plant: Plant) -> None:
     found: list[Outcome] = []
     thread = threading.Thread(target=lambda: found.append(plant.run(most_waiting=1)))
     thread.start()
-    wait_for(lambda: bool(list(plant.plan.work.glob("*/train.log"))))
-    time.sleep(3)
+    wait_for(lambda: stands_still(plant))
     before = progress(plant)
-    time.sleep(1.5)
+    time.sleep(1)
     assert progress(plant) == before != "20"
     with plant.database.write() as session:
         ended = update(InspectionRow).where(InspectionRow.id.in_([row.id for row in waiting]))
@@ -305,8 +318,6 @@ def test_old_folders_are_removed_and_rows_stay(plant: Plant) -> None:
 
 
 def test_the_computation_has_the_lowest_priority_and_few_threads(plant: Plant, tmp_path: Path) -> None:
-    from service.retraining import child
-
     code = "import os; print(os.nice(0), os.environ['OMP_NUM_THREADS'])"
     quiet = child.Quiet(lambda: False, look_s=0.05)
     log = tmp_path / "log"
@@ -316,16 +327,19 @@ def test_the_computation_has_the_lowest_priority_and_few_threads(plant: Plant, t
 
 
 def test_nothing_of_a_stopped_computation_is_left(tmp_path: Path) -> None:
-    from service.retraining import child
-
     stop, log = threading.Event(), tmp_path / "log"
     code = (
         "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code]
-    threading.Timer(1.5, stop.set).start()
+
+    def busy() -> bool:  # asked again and again
+        if log.read_text().endswith("\n"):
+            stop.set()
+        return False
+
     with pytest.raises(child.Interrupted):
-        child.run(command, log, threads=1, quiet=child.Quiet(lambda: False, look_s=0.05), stop=stop)
+        child.run(command, log, threads=1, quiet=child.Quiet(busy, look_s=0.05), stop=stop)
     grandchild = int(json.loads(child.last_line(log)))
     wait_for(lambda: _is_gone(grandchild), 10)
 

@@ -117,8 +117,8 @@ def test_a_time_that_the_clock_shows_twice_or_leaves_out_counts_once(plant: Plan
 
 @pytest.mark.promise(26)
 def test_two_schedulers_retrain_once(plant: Plant) -> None:
-    entry = Entry(recipe="bolt", cron="* * * * *")
-    began(plant, datetime.now(UTC) - timedelta(hours=1), "passed")
+    entry = Entry(recipe="bolt", cron="0 0 1 1 *")
+    began(plant, datetime.now(UTC) - timedelta(days=400), "passed")
     outcomes: list[str] = []
 
     def once(entry: Entry, at: datetime, cause: str) -> Outcome:
