@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, Protocol, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -15,13 +15,21 @@ import pytest
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from torch import nn
 
+import trainer.export
 from models.bundle import Bundle
 from service.db.session import Database
+from tests import stencils
 from trainer.fit import FitResult, fit
 from trainer.recipe import Recipe, parse_recipe
 
-Shared = Callable[[str, Callable[[Path], FitResult]], FitResult]
+Made = TypeVar("Made")
+
+
+class Shared(Protocol):
+    def __call__(self, name: str, make: Callable[[Path], Made], /) -> Made: ...
+
 
 torch.set_num_threads(1)  # tiny networks: threads would only wait for each other
 
@@ -76,15 +84,35 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
     if os.environ.get("PYTEST_XDIST_WORKER"):
         root = root.parent  # of all of this run's processes
 
-    def share(name: str, make: Callable[[Path], FitResult]) -> FitResult:
+    def share(name: str, make: Callable[[Path], Made]) -> Made:
         folder, kept = root / f"shared-{name}", root / f"shared-{name}.pickle"
         with FileLock(root / f"shared-{name}.lock"):
             if not kept.exists():
                 made = make(folder)
                 kept.write_bytes(pickle.dumps(made))
-        return cast(FitResult, pickle.loads(kept.read_bytes()))
+        return cast(Made, pickle.loads(kept.read_bytes()))
 
     return share
+
+
+@pytest.fixture(scope="session", autouse=True)
+def export_really(shared: Shared) -> Iterator[stencils.Export]:
+    """Each architecture is traced once for all test processes; what is written is checked as ever.
+
+    Gives the method that was replaced, for tests that are about it.
+    """
+    really = trainer.export._export
+
+    def export(net: nn.Module, path: Path, *arguments: Any) -> None:
+        def make(folder: Path) -> stencils.Stencil:
+            folder.mkdir()
+            return stencils.make(really, net, folder / "model.onnx", *arguments)
+
+        shared(f"onnx-{stencils.key(net, *arguments)}", make).write(net, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.export, "_export", export)
+        yield really
 
 
 @pytest.fixture(scope="session")
