@@ -6,7 +6,8 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
 WORKERS ?= logical --maxprocesses 4
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
+# In order of their names: what takes long, tests/e2e, comes early, and at the end no worker waits for another.
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 GOAL   := $(or $(firstword $(MAKECMDGOALS)),help)
 
 .DEFAULT_GOAL := help

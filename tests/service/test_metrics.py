@@ -87,7 +87,11 @@ def test_an_api_whose_workers_are_separate_and_a_worker_expose_their_own() -> No
 
 def test_what_is_counted(client: TestClient) -> None:
     use(client)
-    text = client.get("/metrics").text
+    for _ in range(600):  # who waits hears of a result before everybody here has
+        text = client.get("/metrics").text
+        if 'inlier_queue_oldest_seconds{priority="camera"} 0.0' in text and "inlier_running 0.0" in text:
+            break
+        time.sleep(0.05)
     for line in (
         'inlier_accepted_total{line="A",station="1"} 1.0',
         'inlier_accepted_total{line="A",station="2"} 1.0',

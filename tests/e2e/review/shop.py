@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,12 @@ class Shop:
         return dict(answer.json())
 
 
+@cache
+def hashed() -> str:
+    """Of the password of all."""
+    return passwords.hashed(PASSWORD)
+
+
 @contextmanager
 def open_shop(folder: Path, bundles: Path | None = None, **options: object) -> Iterator[Shop]:
     """The service on a private database, with people `eva`, `max` (operators) and `ada` (admin).
@@ -136,7 +143,7 @@ def open_shop(folder: Path, bundles: Path | None = None, **options: object) -> I
     with database.write() as session:
         _, key = keys.create(session, SYSTEM, "shop", "admin")
         for name, role in roles:
-            users.add(session, SYSTEM, name, role, passwords.hashed(PASSWORD))
+            users.add(session, SYSTEM, name, role, hashed())
     try:
         with live(settings, None if "bundle" in given else SpotEngine()) as url:  # type: ignore[arg-type]
             header = {"Authorization": f"Bearer {key}"}
