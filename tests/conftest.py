@@ -80,6 +80,10 @@ def tiny_recipe() -> Recipe:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
     """`shared(name, make)`: what `make` made in a folder, which of several test processes one did."""
+    return sharing(tmp_path_factory)
+
+
+def sharing(tmp_path_factory: pytest.TempPathFactory) -> Shared:
     root = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         root = root.parent  # of all of this run's processes
@@ -96,12 +100,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def export_really(shared: Shared) -> Iterator[stencils.Export]:
+def export_really(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stencils.Export]:
     """Each architecture is traced once for all test processes; what is written is checked as ever.
 
     Gives the method that was replaced, for tests that are about it.
     """
-    really = trainer.export._export
+    really, shared = trainer.export._export, sharing(tmp_path_factory)
 
     def export(net: nn.Module, path: Path, *arguments: Any) -> None:
         def make(folder: Path) -> stencils.Stencil:

@@ -53,13 +53,13 @@ class Member:
     def wait(self) -> "Member":
         """Until it says that it is ready."""
         deadline = time.monotonic() + START_S
-        while not self._ready():
+        while not self.ready():
             assert self.runs, self.log.read_text()[-2000:]
             assert time.monotonic() < deadline, self.log.read_text()[-2000:]
             time.sleep(0.01)
         return self
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
         if not self.address:
             found = re.search(rf"{self.kind} ready, monitored at (\S+)", self.log.read_text())
             self.address = found[1] if found else ""

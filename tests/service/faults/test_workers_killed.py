@@ -42,9 +42,12 @@ def killed_again_and_again(line: Line, images: int, every_s: float, patience_s: 
         left, moved_at = images, time.monotonic()
         while left and time.monotonic() < moved_at + patience_s:
             time.sleep(every_s)
-            crew.pop(dice.randrange(3)).kill()
-            kills += 1
-            crew.append(line.worker())
+            ready = [member for member in crew if member.ready()]
+            if ready:  # or on a slow machine none would live long enough to begin anything
+                victim = dice.choice(ready)
+                victim.kill()
+                kills += 1
+                crew[crew.index(victim)] = line.worker()
             posted = len(answers.accepted) + len(answers.refused) + answers.broken_off
             if (now := images - posted + unfinished(line.database_url)) != left:
                 left, moved_at = now, time.monotonic()
