@@ -29,7 +29,7 @@ def test_processor_time_is_that_of_work() -> None:
 
 def test_overhead_is_in_the_table() -> None:
     overhead = [float(value) for value in range(101)]
-    one = Window(".png", 1_000_000, overhead, [200.0] * 101, [7.0] * 101, 12.5, {}, 2, 0.5)
+    one = Window(".png", 1_000_000, overhead, [200.0] * 101, [7.0] * 101, 12.5, {}, 2, 0.5, [3.0] * 101)
     cells = table([one]).splitlines()[-1].split(" | ")
     assert cells == [
         "| PNG",
@@ -42,6 +42,7 @@ def test_overhead_is_in_the_table() -> None:
         "95.0",
         "99.0",
         "100.0",
+        "3.0",
         "12.5",
         "0.5 |",
     ]

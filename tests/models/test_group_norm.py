@@ -70,4 +70,4 @@ def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
     x.requires_grad_()
     (first,) = torch.autograd.grad(GroupNorm(GROUPS, 32)(x), x, g.requires_grad_(), create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
-        torch.autograd.grad(first.sum(), x)
+        torch.autograd.backward(first.sum())

@@ -129,7 +129,7 @@ def test_a_full_disk_is_507_and_nothing_is_accepted(
 
     with TestClient(create_app(settings, PixelEngine())) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(DiskBlobs, "put", full)
+            patch.setattr(DiskBlobs, "stage", full)
             answer = client.post("/v1/inspections", content=flat(9), headers=PNG)
         assert (answer.status_code, answer.json()["type"]) == (507, "urn:inlier:problem:storage-full")
         assert int(answer.headers["retry-after"]) >= 1
