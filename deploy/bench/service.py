@@ -106,10 +106,7 @@ class Camera:
 
     async def post(self, path: str, media_type: str, body: bytes) -> tuple[int, Any]:
         """Status and JSON of the answer; OSError or EOFError when there is none."""
-        if self._free:
-            reader, writer = self._free.pop()
-        else:
-            reader, writer = await asyncio.open_connection(self._host, self._port)
+        reader, writer = await self._connection()
         first = f"POST {path} HTTP/1.1\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n"
         writer.write(f"{first}{self._head}\r\n".encode())
         writer.write(body)
@@ -118,6 +115,15 @@ class Camera:
         answer = await reader.readexactly(int(length[1]) if length else 0)
         self._free.append((reader, writer))
         return int(said.split()[1]), json.loads(answer)
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A kept one, if the server has not closed it for standing idle; else a new one."""
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self._host, self._port)
 
     def close(self) -> None:
         for _, writer in self._free:
