@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from models.backbone import STRIDE as BACKBONE_STRIDE
 from models.backbone import TAP_CHANNELS, Backbone
+from models.group_norm import GroupNorm
 from models.places import Places
 
 EVIDENCE = ("defect", "distance", "wide")
@@ -57,9 +58,9 @@ class Dilated(nn.Module):
 
     def __init__(self, width: int, dilation: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, width)
+        self.norm1 = GroupNorm(groups, width)
         self.conv1 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
-        self.norm2 = nn.GroupNorm(groups, width)
+        self.norm2 = GroupNorm(groups, width)
         self.conv2 = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:

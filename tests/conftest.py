@@ -21,6 +21,7 @@ import trainer.export
 from models.bundle import Bundle
 from service.db.session import Database
 from tests import stencils
+from tests.service.receiver import Receiver
 from trainer.fit import FitResult, fit
 from trainer.recipe import Recipe, parse_recipe
 
@@ -47,6 +48,14 @@ def part(index: int, side: int = 40) -> NDArray[np.uint8]:
     ring = np.exp(-(((np.hypot(x, y) - 0.3 - 0.01 * rng.standard_normal()) / 0.05) ** 2))
     values = 110 + 40 * x + 60 * ring + rng.normal(0, 4, (side, side))
     return np.clip(values, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    made.start()
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="session")

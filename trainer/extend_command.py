@@ -42,7 +42,7 @@ from trainer.fit_command import print_summary
 @options.device
 @options.resume
 @options.weights
-@click.option("--marks", type=options.FILE, help="CSV of images that people marked as defective or fine.")
+@options.marks("CSV of images that people marked as defective or fine.")
 def extend(
     data: Path,
     base: Path,

@@ -63,12 +63,7 @@ FLAGS = {
     default=None,
     help="PNG of the images' aspect; what is white is not inspected, nor calibrated.",
 )
-@click.option(
-    "--marks",
-    type=options.FILE,
-    default=None,
-    help="CSV of the audit page: images marked defective are left out, those marked fine never are.",
-)
+@options.marks("CSV of the audit page: images marked defective are left out, those marked fine never are.")
 def fit(
     data: Path,
     recipe_name: str,

@@ -1,8 +1,12 @@
 """Options that several commands have, which mean the same in each."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -30,6 +34,13 @@ weights = click.option(
     default=None,
     help="Pretrained weights of the detector's backbone [default: the installed package's].",
 )
+
+
+def marks(says: str) -> Callable[[Command], Command]:
+    """What people marked on the page of a training-set audit."""
+    return click.option("--marks", type=FILE, default=None, help=says)
+
+
 # Of a bundle that follows another.
 out = click.option("--out", type=FOLDER, required=True, help="Folder of this run; the bundle is OUT/bundle.")
 name_as_base = click.option("--name", default=None, help="Model name in the bundle [default: the base's].")

@@ -26,12 +26,7 @@ from trainer.fit_command import print_summary
 @options.device
 @options.resume
 @options.weights
-@click.option(
-    "--marks",
-    type=options.FILE,
-    default=None,
-    help="CSV of images that people marked as defective or fine on the training-set audit.",
-)
+@options.marks("CSV of images that people marked as defective or fine on the training-set audit.")
 def retrain(
     export: Path,
     base: Path,

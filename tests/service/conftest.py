@@ -23,7 +23,6 @@ from service.db.session import Database
 from service.ids import new_id
 from service.settings import Settings
 from tests.service.postgres import PrivatePostgres, private_postgres
-from tests.service.receiver import Receiver
 
 SIZE = 32
 
@@ -137,14 +136,6 @@ class PixelEngine:
     def _answer(self, image: NDArray[np.float32], value: int) -> RawMap:
         amap = np.full(image.shape[1:], value, dtype=np.float32)
         return RawMap(amap, image, float("nan") if value == 254 else float(value))
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    made.start()
-    yield made
-    made.stop()
 
 
 @pytest.fixture

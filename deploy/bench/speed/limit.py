@@ -25,6 +25,11 @@ class Need:
     mbyte: float  # inputs and outputs of those layers, and the weights, each moved once, in 1e6
 
 
+def native() -> tuple[Precision, ...]:
+    """What this CPU multiplies."""
+    return ("fp32", "bf16") if choose_precision("auto", "cpu") == "bf16" else ("fp32",)
+
+
 class MatMul:
     """Square products by the fastest of numpy's and torch's libraries, in each precision: the limits."""
 
@@ -36,7 +41,7 @@ class MatMul:
         self._products: dict[Precision, list[Callable[[], object]]] = {
             "fp32": [lambda: a @ b, lambda: torch.mm(*single)],
         }
-        if choose_precision("auto", "cpu") == "bf16":
+        if "bf16" in native():
             self._products["bf16"] = [lambda: torch.mm(*half)]
 
     def gmac_s(self, clock: Clock) -> dict[Precision, float]:

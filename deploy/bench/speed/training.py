@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from deploy.bench.speed.limit import native
 from deploy.bench.speed.timing import Arm
 from models.unet import UNet
 from trainer.batches import BatchMaker
 from trainer.data import TrainingSet
-from trainer.device import choose_precision
 from trainer.loop import train
 from trainer.recipe import Recipe
 
@@ -23,10 +23,15 @@ STEPS = 6
 def training_arms(recipe: Recipe, data: TrainingSet) -> list[Arm]:
     """The plain loop; ours in float32, and in bfloat16 where the CPU multiplies it; the batches alone."""
     images = STEPS * recipe.training.batch_size
-    precisions = ["fp32", "bf16"] if choose_precision("auto", "cpu") == "bf16" else ["fp32"]
     arms = [Arm("plain loop, float32", partial(plain, recipe, data), images)]
     arms += [
-        Arm(f"the trainer's loop, {name}", partial(ours, recipe, data, name), images) for name in precisions
+        Arm(
+            f"the trainer's loop, {precision}",
+            partial(ours, recipe, data, precision),
+            images,
+            precision=precision,
+        )
+        for precision in native()
     ]
     return [
         *arms,

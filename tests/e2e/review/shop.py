@@ -32,6 +32,21 @@ SIDE = 96
 TOP = 40 / SIDE**2
 REASONS = ["scratch", "dent", "stain"]
 SERIOUS = ("serious", "critical")
+SCREENS = ((1280, 800), (820, 1180))
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing of a page lies beside the screen."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+def fits_screens(page: Page) -> bool:
+    """Whether it fits a desk's screen and a tablet's."""
+    for width, height in SCREENS:
+        page.set_viewport_size({"width": width, "height": height})
+        if not fits(page):
+            return False
+    return True
 
 
 def good_part() -> NDArray[np.float64]:
@@ -196,7 +211,7 @@ class Person:
 
     def fits(self) -> bool:
         """Whether nothing of the page lies beside the screen."""
-        return bool(self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+        return fits(self.page)
 
     def barriers(self) -> list[str]:
         """What axe finds serious on the page."""

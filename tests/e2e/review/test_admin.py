@@ -24,14 +24,6 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def ada(chromium: Browser, works: Shop) -> Iterator[Person]:
     with person(chromium, works, "ada") as ada:
         yield ada

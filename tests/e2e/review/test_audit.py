@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from models.bundle import THUMBNAILS_FILE, Bundle
-from tests.e2e.review.shop import Person, Shop, open_shop, person
+from tests.e2e.review.shop import Person, Shop, fits_screens, open_shop, person
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
@@ -156,9 +156,7 @@ def test_no_barriers_no_layout_shift_and_older_bundles(chromium: Browser, shop: 
         eva.page.keyboard.press("g")
         assert eva.barriers() == []
         assert eva.shifts < 0.1
-        for size in ({"width": 1280, "height": 800}, {"width": 820, "height": 1180}):
-            eva.page.set_viewport_size(size)  # type: ignore[arg-type]
-            assert eva.fits()
+        assert fits_screens(eva.page)
         eva.go(older)
         expect(eva.page.locator(".note")).to_contain_text("made before bundles carried pictures")
         expect(eva.page.locator(".suspect")).to_have_count(24)

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from models.bundle import Bundle
-from tests.e2e.review.shop import Person, Shop, open_shop, person
+from tests.e2e.review.shop import Person, Shop, fits_screens, open_shop, person
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
@@ -216,9 +216,7 @@ def test_no_barriers_and_the_report_in_its_frame(chromium: Browser, shop: Shop, 
         for path in ("/models", at):
             ada.go(path)
             assert ada.barriers() == []
-            for size in ({"width": 1280, "height": 800}, {"width": 820, "height": 1180}):
-                ada.page.set_viewport_size(size)  # type: ignore[arg-type]
-                assert ada.fits()
+            assert fits_screens(ada.page)
         assert ada.complaints == []
 
 

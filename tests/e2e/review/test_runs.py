@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from service.retraining.lease import Held
-from tests.e2e.review.shop import Shop, person
+from tests.e2e.review.shop import Shop, fits_screens, person
 from tests.service.retraining.test_history import add, held_gate
 
 pytestmark = pytest.mark.browser
@@ -64,7 +64,5 @@ def test_no_barriers(chromium: Browser, shop: Shop, tmp_path: Path, theme: str, 
         for path in ("/models", "/models/runs"):
             eva.go(path)
             assert eva.barriers() == []
-            for size in ({"width": 1280, "height": 800}, {"width": 820, "height": 1180}):
-                eva.page.set_viewport_size(size)  # type: ignore[arg-type]
-                assert eva.fits()
+            assert fits_screens(eva.page)
         assert eva.complaints == []

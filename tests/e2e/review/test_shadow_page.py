@@ -15,7 +15,7 @@ from service.db.repository import model_life, models, shadow_scores
 from service.db.tables import ShadowScoreRow
 from service.model_life import ModelBook
 from service.recipes.intervals import wilson
-from tests.e2e.review.shop import Shop, open_shop, person
+from tests.e2e.review.shop import Shop, fits_screens, open_shop, person
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
@@ -91,9 +91,7 @@ def test_where_they_agree_and_where_not(
         assert sum(map(int, cells)) == len(rows)
         expect(page.locator(".card")).to_have_count(len(differ))
         assert eva.barriers() == []
-        for size in ({"width": 1280, "height": 800}, {"width": 820, "height": 1180}):
-            page.set_viewport_size(size)  # type: ignore[arg-type]
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert fits_screens(page)
         newest = differ[-1].inspection_id
         page.locator(".card").first.click()
         page.wait_for_url(re.compile(f"/inspections/{newest}"))
